@@ -162,6 +162,7 @@ fn an_image_that_fargate_runs_is_converted_and_passes_the_gates() {
     let registry = DockerRegistry::start();
     let publish = stage.project.publish().input("registry", &registry.host()).run().exits(0);
     assert_eq!(publish.json("digests")["Api"], run.json("digests")["Api"]);
+    assert_eq!(publish.json("images")[0]["size"], run_images[0]["size"], "a SOCI index does not count");
     let promote = stage.project.promote("test").input("registry", &registry.host());
     let gates = "platforms\nlint\nsbom\nscan=high\nprovenance";
     let promote = promote.input("require", gates).run().exits(0);

@@ -273,3 +273,98 @@ fn a_platform_without_a_binary_is_named_with_those_that_have_one() {
         assert_eq!(stdout, format!("::error::action-{name} {told}\n"));
     });
 }
+
+/// The reusable workflows.
+const WORKFLOWS: [&str; 3] = ["images-pull-request", "images-release", "images-promote"];
+
+/// Inputs of which a job of the matrix gets a part.
+const OF_MATRIX: [&str; 2] = ["images", "platforms"];
+
+fn workflow(name: &str) -> String {
+    let path = format!(".github/workflows/{name}.yml");
+    std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The steps of a workflow that run an action of this project: job, name of the action, and its inputs.
+fn called<'a>(workflow: &'a Yaml<'a>) -> Vec<(&'a str, &'a str, BTreeMap<&'a str, String>)> {
+    let mut called = Vec::new();
+    for (job, content) in entries(workflow, "jobs") {
+        for step in at(content, "steps").as_vec().unwrap() {
+            let uses = step.as_mapping_get("uses").and_then(|uses| uses.as_str());
+            let Some(action) = uses.and_then(|uses| uses.strip_prefix("$/")) else { continue };
+            let value =
+                |value: &Yaml<'_>| value.as_str().map_or_else(|| format!("{:?}", value.as_bool()), str::to_owned);
+            called.push((job, action, entries(step, "with").map(|(input, given)| (input, value(given))).collect()));
+        }
+    }
+    called
+}
+
+#[test]
+fn the_reusable_workflows_pass_on_every_input_that_an_action_has() {
+    let inputs_of: BTreeMap<&str, BTreeMap<String, String>> = ACTIONS
+        .map(|(name, binary)| {
+            let lines = printed(binary, "--inputs").into_iter();
+            (name, lines.map(|line| line.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap()).collect())
+        })
+        .into();
+    for name in WORKFLOWS {
+        let text = workflow(name);
+        let documents = Yaml::load_from_str(&text).unwrap();
+        let workflow = &documents[0];
+        let declared = at(at(workflow, "on"), "workflow_call");
+        let called = called(workflow);
+        assert!(!called.is_empty(), "{name}");
+        for (input, entry) in entries(declared, "inputs") {
+            assert!(text.contains(&format!("inputs.{input} ")), "{name}: nothing reads `{input}`");
+            let default = entry.as_mapping_get("default").map(|default| match default.as_bool() {
+                Some(default) => default.to_string(),
+                None => default.as_str().unwrap().trim().to_owned(),
+            });
+            let mut reaches = 0;
+            for (job, action, given) in &called {
+                let Some(own) = inputs_of[action].get(input) else { continue };
+                let Some(value) = given.get(input) else { continue };
+                reaches += 1;
+                let of_matrix = OF_MATRIX.contains(&input) && *value == format!("${{{{ matrix.{input} }}}}");
+                assert!(of_matrix || *value == format!("${{{{ inputs.{input} }}}}"), "{name}: {job}: {input}: {value}");
+                // The workflow has its own gates, and its region is never empty.
+                let is_same =
+                    default.as_deref().is_none_or(|default| default == own) || ["require", "region"].contains(&input);
+                assert!(is_same, "{name}: {job}: {input}: {default:?} and {own}");
+            }
+            let is_input_of_any = called.iter().any(|(_, action, _)| inputs_of[action].contains_key(input));
+            // The preview has the region as `target-region`.
+            let is_renamed = name == "images-pull-request" && input == "region";
+            assert!(reaches > 0 || !is_input_of_any || is_renamed, "{name}: `{input}` is not passed on");
+        }
+        for (job, action, given) in &called {
+            for input in given.keys() {
+                assert!(inputs_of[action].contains_key(*input), "{name}: {job}: {action} has no input `{input}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_action_can_do_for_a_release_its_workflow_can_too() {
+    for (name, action, inputs) in [
+        ("images-release", "publish", ["sign", "records", "allowed-account-ids", "extra-tags"].as_slice()),
+        ("images-promote", "promote", ["sign", "records", "allowed-account-ids", "override", "lift-hold"].as_slice()),
+        ("images-pull-request", "build", ["platforms", "build-args", "base-images"].as_slice()),
+    ] {
+        let text = workflow(name);
+        let documents = Yaml::load_from_str(&text).unwrap();
+        let called = called(&documents[0]);
+        let (_, _, given) = called.iter().rfind(|(_, called, _)| *called == action).unwrap();
+        let missing: Vec<_> = inputs.iter().filter(|input| !given.contains_key(**input)).collect();
+        assert!(missing.is_empty(), "{name}: {missing:?}");
+    }
+    // Both build each platform on a runner of its own, in the same way.
+    let plan = |name: &str| {
+        let text = workflow(name);
+        let (_, plan) = text.split_once("\n  plan:\n").unwrap();
+        plan.split_once("\n\n").unwrap().0.to_owned()
+    };
+    assert_eq!(plan("images-release"), plan("images-pull-request"));
+}

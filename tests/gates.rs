@@ -269,11 +269,41 @@ fn what_a_gate_found_mentions_nobody() {
 #[test]
 fn a_line_that_is_no_gate_is_refused_before_anything_is_looked_at() {
     let shop = Shop::new(|_| {});
-    for line in ["scan=hihg", "scans", "soak=2 fortnights", "signature=key:", "lint=error"] {
+    for line in ["scan=hihg", "scans", "soak=2 fortnights", "signatures", "lint=error"] {
         let run = shop.promote("test", &format!("sbom\n{line}")).run().exits(2);
         let error = run.error();
         assert!(error.contains(&format!("input `require`: `{line}` is not accepted: did you mean `")), "{error}");
         assert_eq!(run.output("images"), "");
+    }
+}
+
+/// What is wrong with a line for the gate `signature` is told apart from other gates, by all forms that it has.
+#[test]
+fn a_signature_line_that_is_not_accepted_shows_every_form() {
+    let shop = Shop::new(|_| {});
+    let refusals = [
+        "signature=",
+        "signature=key:",
+        "signature=key:-x",
+        "signature=key:vault://x",
+        "signature=~",
+        "signature=a b",
+        "signature=a issuer=http://ci.example",
+        "signature=key:k records=notation",
+        "signature=key:k records=key:a records=key:b",
+        "signature wait=2h",
+        "signature=key:k wait=soon",
+        "signature: key",
+    ]
+    .map(|line| {
+        let run = shop.promote("test", &format!("sbom\n{line}")).run().exits(2);
+        assert_eq!(run.output("images"), "");
+        (line, run.error().to_owned())
+    });
+    let forms = "write `signature`, `signature=IDENTITY`, `signature=~REGEXP`, `signature=key:PATH-or-KMS-URI` or \
+                 `signature=notation`; `records=` with an identity and `wait=2m` (at most `1h`) may follow";
+    for (line, error) in refusals {
+        assert_eq!(error, format!("input `require`: `{line}` is not accepted: {forms}"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a dry run and every job of a matrix would repeat is said once.
 
-use crate::support::build::{SCRATCH, one};
+use crate::support::build::{SCRATCH, one, template};
 use crate::support::project::{BY_TAG, Project};
 use crate::support::runner::{Run, Step};
 
@@ -62,4 +62,47 @@ fn a_dry_run_leaves_remarks_on_names_to_the_run_itself() {
     let promote = project.promote("test").inputs(&[("registry", &registry)]);
     let promoted = promote.input("reference", "{registry}/{image}:{environment}-{version}").run().exits(0);
     assert!(!is_annotated(&promoted) && promoted.log.raw.contains(remark), "{}", promoted.log.raw);
+}
+
+/// A resource that may deploy the image is an annotation of build or of publish, and not of both.
+#[test]
+fn publish_does_not_repeat_what_build_asks() {
+    let images = template("Api: {imageName: shop/api, platforms: [linux/amd64]}");
+    let store = tempfile::tempdir().unwrap();
+    let registry = format!("oci:{}", store.path().display());
+    let reference = "{registry}/{image}:{environment}-{version}";
+    for (resources, asks, repeats) in [
+        (
+            "  Nested: {Type: AWS::CloudFormation::Stack, Properties: {TemplateURL: 'https://s3.invalid/t.yaml'}}\n",
+            "cannot determine whether the template deploys image `Api`: the template of `Nested` is not in the checkout",
+            "nothing that can be read deploys it, and the template of `Nested` is not in the checkout",
+        ),
+        (
+            "  It: {Type: Custom::It, Properties: {Name: shop/api}}\n",
+            "cannot determine whether `It` deploys image `Api`: it contains the image's name",
+            "what `It` deploys is not known",
+        ),
+    ] {
+        let project = Project::new(&format!("{images}Resources:\n{resources}"));
+        project.write("Dockerfile", SCRATCH);
+        project.write("hello.txt", "hello\n");
+        project.commit();
+        let publish = || -> Run {
+            let step = project.publish().inputs(&[("registry", &registry), ("reference", reference)]);
+            let run = step.input("on-conflict", "keep").run().exits(0);
+            assert!(run.log.raw.contains(repeats), "{}", run.log.raw);
+            run
+        };
+        let says = |run: &Run, text: &str| run.log.annotations.iter().any(|shown| shown.message.contains(text));
+        let built = project.build().run().exits(0);
+        assert!(says(&built, asks), "{}", built.log.raw);
+        assert!(!says(&publish(), repeats), "{resources}");
+        // Nothing was shown by the second job of a matrix, nor by another program that builds.
+        let second = project.build().env("STRATEGY_JOB_INDEX", "1").run().exits(0);
+        assert!(!says(&second, asks), "{}", second.log.raw);
+        assert!(says(&publish(), repeats), "{resources}");
+        std::fs::remove_dir_all(project.layout()).unwrap();
+        project.built("Api", &ecr_fake::Image::new(1));
+        assert!(says(&publish(), repeats), "{resources}");
+    }
 }

@@ -97,6 +97,8 @@ fn one_changed_byte_is_built() {
     assert_eq!(status, "built");
     let why = "none of the 1 newest versions in ";
     assert!(run.summary.contains(why) && run.log.raw.contains(&format!("Api: {why}")), "{}", run.log.raw);
+    let compared = "; compared with <code>oci:";
+    assert!(run.summary.contains(compared) && run.summary.contains("/shop/api:dev-1.0.0</code>: "), "{}", run.summary);
     // The next build of the same content finds that version, and an older one too.
     published.publish("1.1.0");
     published.check_out(SCRATCH);

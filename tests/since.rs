@@ -26,6 +26,9 @@ fn released() -> (Project, tempfile::TempDir) {
 /// One image, in a folder of its own.
 const API: &str = "Api: {imageName: shop/api, context: api, platforms: [linux/amd64]}";
 
+/// The same image for two platforms.
+const BOTH: &str = "Api: {imageName: shop/api, context: api, platforms: [linux/amd64, linux/arm64]}";
+
 /// Releases what is in the checkout as 1.0.0.
 fn release(project: &Project, build: Step, store: &tempfile::TempDir) {
     project.commit();
@@ -71,6 +74,76 @@ fn what_has_not_changed_is_taken_from_its_release() {
     assert_eq!(step.run().exits(0).of_images("status"), ["created", "created"]);
     assert_eq!(digest(&store, "shop/api", "dev-1.1.0"), digest(&store, "shop/api", "dev-1.0.0"));
     assert_ne!(digest(&store, "shop/web", "dev-1.1.0"), digest(&store, "shop/web", "dev-1.0.0"));
+}
+
+/// The compressed size of an image in the layout for one platform, in bytes.
+fn size(project: &Project, image: &str, architecture: &str) -> u64 {
+    let layout = project.built_layout();
+    let root = layout.raw(image);
+    let manifest = match root["manifests"].as_array() {
+        Some(entries) => {
+            let entry = entries.iter().find(|entry| entry["platform"]["architecture"] == architecture).unwrap();
+            serde_json::from_slice(&layout.blob(entry["digest"].as_str().unwrap())).unwrap()
+        }
+        None => root,
+    };
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().chain([&manifest["config"]]).map(|blob| blob["size"].as_u64().unwrap()).sum()
+}
+
+/// Returns the cell of the column `Size` in the row of an image.
+fn size_cell(run: &Run, image: &str) -> String {
+    let row = |first: &str| {
+        let row = run.summary.lines().find(|line| line.starts_with(&format!("| {first} |"))).unwrap();
+        row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let column = row("Image").iter().position(|name| name == "Size").unwrap();
+    row(image).swap_remove(column)
+}
+
+#[test]
+fn the_size_of_what_is_built_is_compared_with_the_release() {
+    let format = |bytes: u64| humansize::format_size(bytes, humansize::BINARY);
+    let (project, store) = released();
+    let before = size(&project, "Web", "amd64");
+    // It does not get smaller when it is compressed.
+    let digests = (0..200).map(|number: u32| oci::Digest::of(&number.to_le_bytes()).to_string());
+    project.write("web/hello.txt", &digests.collect::<String>());
+    let run = build(&project, &store);
+    let now = run.json("images")[1]["size"].as_u64().unwrap();
+    assert!(now > before + 5000, "{now} {before}");
+    let change = format!("+{}", format(now - before));
+    assert_eq!(size_cell(&run, "Web"), format!("{} ({change})", format(now)));
+    let reference = format!("oci:{}/shop/web:dev-1.0.0", store.path().display());
+    let fact = format!("- {}; compared with <code>{reference}</code>: {change}\n", format(now));
+    assert!(run.summary.contains(&fact), "{}", run.summary);
+    // The reused image is the release.
+    assert_eq!(run.summary.matches("compared with").count(), 1, "{}", run.summary);
+
+    // A platform that the release lacks cannot be compared, and neither can a release that is not there.
+    let step = || in_store(project.build(), &store).inputs(&[("since", "1.0.0"), ("images", "Web")]);
+    let more = step().input("platforms", "linux/amd64,linux/arm64").run().exits(0);
+    let missing = step().input("environment", "prod").run().exits(0);
+    for run in [more, missing] {
+        assert_eq!(size_cell(&run, "Web"), format(run.json("images")[0]["size"].as_u64().unwrap()));
+        assert!(!run.summary.contains("compared with"), "{}", run.summary);
+    }
+}
+
+/// A job that builds one of the platforms compares it with the same platform of the release.
+#[test]
+fn the_size_of_one_platform_is_compared_with_that_platform() {
+    let (project, store) = (Project::new(&template(BOTH)), tempfile::tempdir().unwrap());
+    project.write("api/Dockerfile", SCRATCH);
+    project.write("api/hello.txt", &"hello\n".repeat(1000));
+    release(&project, project.build(), &store);
+    let before = size(&project, "Api", "arm64");
+    project.write("api/hello.txt", "");
+    let step = in_store(project.build(), &store).inputs(&[("since", "1.0.0"), ("platforms", "linux/arm64")]);
+    let run = step.run().exits(0);
+    let now = run.json("images")[0]["size"].as_u64().unwrap();
+    let less = humansize::format_size(before - now, humansize::BINARY);
+    assert!(size_cell(&run, "Api").ends_with(&format!(" (−{less})")), "{} {less}", size_cell(&run, "Api"));
 }
 
 /// The paths of a nested template's mapping are relative to that template.

@@ -3,10 +3,10 @@
 use ecr_fake::http::RequestKind;
 use ecr_fake::{Config, Ecr, Hook, Image};
 
-use crate::support::build::{BUSYBOX, SCRATCH, one};
+use crate::support::build::{BUSYBOX, SCRATCH, one, template};
 use crate::support::markdown::Rendered;
 use crate::support::project::{BY_TAG, Project, aws, default_host, set_registry};
-use crate::support::runner::{Action, Step};
+use crate::support::runner::{Action, Run, Step};
 
 /// Two images that were built, of which one has its repository.
 fn shop() -> (Ecr, Project) {
@@ -75,6 +75,37 @@ fn a_plan_that_is_none_is_a_mistake_and_another_one_says_how_to_get_the_new_one(
     let stale = promote().input("expect", &hash).input("extra-tags", "latest").run().exits(1);
     assert!(stale.error().contains("review the plan of a new dry run (output `plan`)"), "{}", stale.error());
     promote().input("expect", &hash).run().exits(0);
+}
+
+/// Two platforms share their layer, and have a configuration each.
+#[test]
+fn the_size_is_the_same_in_build_and_publish() {
+    let project = Project::new(&template(
+        "Api: {imageName: shop/api, platforms: [linux/amd64, linux/arm64]}\nWeb: {imageName: shop/web, platforms: [linux/amd64]}",
+    ));
+    project.write("Dockerfile", SCRATCH);
+    project.write("hello.txt", "hello\n");
+    project.commit();
+    let build = project.build().run().exits(0);
+    let store = tempfile::tempdir().unwrap();
+    let registry = format!("oci:{}", store.path().display());
+    let publish = project.publish().input("registry", &registry).run().exits(0);
+    let sizes = |run: &Run| -> Vec<u64> {
+        run.json("images").as_array().unwrap().iter().map(|image| image["size"].as_u64().unwrap()).collect()
+    };
+    let [api, web] = sizes(&build)[..] else { panic!("{}", build.log.raw) };
+    assert_eq!(sizes(&publish), [api, web]);
+    // The second configuration.
+    assert!(web < api && api < 2 * web, "{api} {web}");
+    for size in [api, web] {
+        let cell = format!(" {} |", humansize::format_size(size, humansize::BINARY));
+        assert!(
+            build.summary.contains(&cell) && publish.summary.contains(&cell),
+            "{} {}",
+            build.summary,
+            publish.summary
+        );
+    }
 }
 
 /// Fails unless the texts follow each other in this order.

@@ -92,8 +92,7 @@ impl BuiltImage {
         let unnamed = platforms.chain(self.evidence.iter().chain(evidence).cloned());
         let mut entries: Vec<Root> = unnamed.map(|descriptor| Root { descriptor, name: None }).collect();
         let mut descriptor = self.root.descriptor();
-        let image_name = image.definition.image_name.value.clone();
-        descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        image.annotate_entry(&mut descriptor);
         entries.push(Root { descriptor, name: Some(image.key.clone()) });
         entries
     }

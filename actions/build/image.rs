@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cfn_images::ImageDefinition;
-use oci::Platform;
+use cfn_images::{ImageDefinition, SourceLocation};
+use oci::{Descriptor, Platform, annotation};
 
 use crate::dockerfile::{BaseImage, Dockerfile, Sources};
 use crate::soci_obstacle::Obstacle;
@@ -38,6 +38,8 @@ pub(crate) struct Image {
     pub(crate) sources: BTreeMap<Platform, Sources>,
     /// The base image of the last stage, if it is the same for all platforms.
     pub(crate) base: Option<String>,
+    /// The places in the template of which an annotation of this run says that they may deploy it.
+    pub(crate) doubts: Vec<SourceLocation>,
     /// Why `soci: auto` does not convert it.
     pub(crate) soci_obstacle: Option<Obstacle>,
     /// Digests of base images that are known before the build, by reference.
@@ -45,6 +47,16 @@ pub(crate) struct Image {
 }
 
 impl Image {
+    /// Adds what publish has to know about the image to its entry in the index of the layout.
+    pub(crate) fn annotate_entry(&self, entry: &mut Descriptor) {
+        let image_name = self.definition.image_name.value.clone();
+        entry.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        if !self.doubts.is_empty() {
+            let places: Vec<String> = self.doubts.iter().map(ToString::to_string).collect();
+            entry.annotations.insert(annotation::DOUBTS.to_owned(), places.join("\n"));
+        }
+    }
+
     /// Returns all mentions of base images, for all platforms.
     pub(crate) fn bases(&self) -> impl Iterator<Item = &BaseImage> {
         self.sources.values().flat_map(|sources| &sources.bases)

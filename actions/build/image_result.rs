@@ -7,12 +7,13 @@ use serde::Serialize;
 use lifecycle::evidence::lint::{LintCounts, LintFinding};
 use lifecycle::evidence::scan::ScanCounts;
 use lifecycle::{Diagnostic, SourceLocation};
-use oci::{Digest, annotation};
+use oci::{Digest, Manifest, annotation};
 
 use crate::builder::BuildOutput;
 use crate::built_image::BuiltImage;
 use crate::checks::CheckResults;
 use crate::image::Image;
+use crate::released::ReleasedSize;
 use crate::reuse::ReusedImage;
 
 /// The result of one image, as it is written to the output `images`.
@@ -66,6 +67,9 @@ pub(crate) struct ImageResult {
     /// The key of its content, if it was built and the key was computed.
     #[serde(skip)]
     pub(crate) content_key: Option<String>,
+    /// The size of the release before, if it is known.
+    #[serde(skip)]
+    pub(crate) released: Option<ReleasedSize>,
     /// Why it is not reused, if `since` or `reuse` is set.
     #[serde(skip)]
     pub(crate) not_reused: Option<String>,
@@ -119,6 +123,7 @@ impl ImageResult {
             built: None,
             reused: None,
             content_key: None,
+            released: None,
             not_reused: None,
             seconds: 0,
             layers: 0,
@@ -154,13 +159,7 @@ impl ImageResult {
     }
 
     fn set_image(&mut self, built: BuiltImage) {
-        let blobs: BTreeMap<&Digest, u64> = built
-            .platforms
-            .iter()
-            .flat_map(|(_, manifest)| manifest.blobs())
-            .map(|blob| (&blob.digest, blob.size))
-            .collect();
-        self.size = Some(blobs.values().sum());
+        self.size = Some(Manifest::image_size(built.platforms.iter().map(|(_, manifest)| manifest)));
         self.layers = built.platforms.iter().map(|(_, manifest)| manifest.blobs().count() - 1).max().unwrap_or(0);
         self.digest = Some(built.root.digest.clone());
         self.media_type = Some(built.root.media_type.clone());

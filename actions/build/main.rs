@@ -19,6 +19,7 @@ mod pipeline;
 mod plan;
 mod presentation;
 mod published;
+mod released;
 mod report;
 mod request;
 mod rescan;
@@ -77,7 +78,9 @@ async fn build(runner: Arc<Runner>) -> anyhow::Result<Verdict> {
     let folder = tempfile::Builder::new().prefix("image-lifecycle-").tempdir_in(temporary_folder(&runner));
     let folder = folder.map_err(|error| ActionError::failure("cannot make a temporary folder").because(error))?;
     let images = plan::plan(&request.common.project, &request.build, &runner, folder.path())?;
-    trial_names::remarks(&request.common.project).into_iter().for_each(|remark| runner.remark(remark));
+    trial_names::remarks(&request.common.project).into_iter().for_each(|remark| {
+        runner.remark(remark);
+    });
     report::write_matrix(&images, &runner);
     let builder = Builder::choose(&request.build, &images, &runner, folder.path()).await?;
     if request.build.provenance != ProvenanceChoice::None && runner.variables.repository_url().is_none() {

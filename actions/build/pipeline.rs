@@ -25,9 +25,10 @@ use crate::image_result::{BuildStatus, ImageResult};
 use crate::lint::LintedDockerfile;
 use crate::presentation;
 use crate::published::PublishedImages;
+use crate::released::{LastRelease, ReleasedSize};
 use crate::request::BuildRequest;
 use crate::rescan::{self, Fetched};
-use crate::reuse::{ReleasedVersions, ReuseBasis};
+use crate::reuse::{ReleasedVersions, ReuseBasis, Unusable};
 use crate::soci::SociConverter;
 
 /// The time between two lines that say that a build is still running.
@@ -92,6 +93,8 @@ struct NotReused {
     reason: Option<String>,
     /// The key of its content, if it was computed.
     key: Option<ContentKey>,
+    /// The release that it was compared with, if there is one.
+    release: Option<LastRelease>,
 }
 
 impl<'a> ReuseSources<'a> {
@@ -109,11 +112,14 @@ impl<'a> ReuseSources<'a> {
         parameters: &BuildParameters<'_>,
         runner: &Runner,
     ) -> Result<Box<ImageResult>, NotReused> {
-        let mut reasons = Vec::new();
+        let (mut reasons, mut compared) = (Vec::new(), None);
         if let Some(release) = &self.release {
             match release.image(image).await {
                 Ok(Ok(reused)) => return Ok(Box::new(ImageResult::from_release(image, reused))),
-                Ok(Err(reason)) => reasons.push(reason),
+                Ok(Err(Unusable { reason, release })) => {
+                    reasons.push(reason);
+                    compared = release;
+                }
                 Err(error) => {
                     let mut result = ImageResult::new(image, BuildStatus::Failed);
                     result.fail(&error);
@@ -125,15 +131,18 @@ impl<'a> ReuseSources<'a> {
         if let Some(published) = &self.published {
             let found = match published.key(image, &parameters.labels, parameters.epoch).await {
                 Ok(of_image) => published.find(image, key.insert(of_image)).await,
-                Err(reason) => Err(reason),
+                Err(reason) => Err(reason.into()),
             };
             match found {
                 Ok(reused) => return Ok(Box::new(ImageResult::from_release(image, reused))),
-                Err(reason) => reasons.push(reason),
+                Err(Unusable { reason, release }) => {
+                    reasons.push(reason);
+                    compared = compared.or(release);
+                }
             }
         }
         reasons.iter().for_each(|reason| runner.say(format!("{}: {reason}", image.key)));
-        Err(NotReused { reason: (!reasons.is_empty()).then(|| reasons.join("; ")), key })
+        Err(NotReused { reason: (!reasons.is_empty()).then(|| reasons.join("; ")), key, release: compared })
     }
 }
 
@@ -243,7 +252,7 @@ impl Pipeline<'_> {
             Ok(result) => self.fetch_if_stale(result, layout).await,
             Err(not_reused) => Err(not_reused),
         };
-        let NotReused { reason, key } = match reuse {
+        let NotReused { reason, key, release } = match reuse {
             Ok(result) => {
                 if let Some(reused) = &result.reused {
                     runner.say(format!("{}: {}", image.key, reused.describe()));
@@ -252,21 +261,39 @@ impl Pipeline<'_> {
             }
             Err(not_reused) => not_reused,
         };
-        let attempt = tokio::select! {
-            attempt = self.build(image, parameters, key.as_ref(), layout, runner) => attempt,
-            never = report_progress(image, timer, runner) => match never {},
-            () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
-        };
         let mut result = ImageResult::new(image, BuildStatus::Built);
+        let build = async {
+            let attempt = tokio::select! {
+                attempt = self.build(image, parameters, key.as_ref(), layout, runner) => attempt,
+                never = report_progress(image, timer, runner) => match never {},
+                () = runner.cancelled() => Err(ActionError::failure(format!("the build of `{}` was cancelled", image.key)).into()),
+            };
+            result.seconds = timer.elapsed().as_secs();
+            result.finished = clock::now();
+            attempt
+        };
+        // The release is read during the build.
+        let (attempt, released) = tokio::join!(build, self.released_size(release, image, runner));
         result.not_reused = reason;
-        result.seconds = timer.elapsed().as_secs();
+        result.released = released;
         result.started = started;
-        result.finished = clock::now();
         match attempt {
             Ok((built, output)) => result.set_built(built, output),
             Err(error) => result.fail(&error),
         }
         result
+    }
+
+    async fn released_size(
+        &self,
+        release: Option<LastRelease>,
+        image: &Image,
+        runner: &Runner,
+    ) -> Option<ReleasedSize> {
+        tokio::select! {
+            size = release?.size(image, &self.request.reuse, &self.request.common.project) => size,
+            () = runner.cancelled() => None,
+        }
     }
 
     /// Fetches an image that is reused for its content if it has to be scanned again. If that fails, the image is built.
@@ -291,7 +318,7 @@ impl Pipeline<'_> {
                     "whether `{}` has to be scanned again is not known, so it is built: {why}",
                     reused.reference
                 );
-                Err(NotReused { reason: Some(reason), key: None })
+                Err(NotReused { reason: Some(reason), ..NotReused::default() })
             }
         }
     }

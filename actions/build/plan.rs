@@ -44,7 +44,7 @@ pub(crate) fn plan(
     let modules = &project.modules;
     let contexts = modules.iter().map(|module| project.context(module, None));
     let contexts = contexts.collect::<Result<Vec<Context>, _>>()?;
-    let mut findings = Vec::new();
+    let (mut findings, mut doubts) = (Vec::new(), BTreeMap::new());
     let (mut deployed, mut all) = (Vec::new(), Vec::new());
     for (module, context) in modules.iter().zip(&contexts) {
         let usages = module.template.usages(context);
@@ -101,14 +101,20 @@ pub(crate) fn plan(
                 let mention = mentioned.iter().find(|mentioned| mentioned.key == *key);
                 let mention = mention.and_then(|mentioned| mentioned.usages.first());
                 match mention.filter(|_| usages.conditional.is_empty()) {
-                    Some(usage) => report_findings(vec![mention_finding(definition, usage)], runner)?,
+                    Some(usage) => {
+                        let finding = (key.clone(), mention_finding(definition, usage));
+                        report_doubts(vec![finding], &mut doubts, runner);
+                    }
                     None => undeployed.push((definition, usages.conditional)),
                 }
             }
         }
-        report_findings(module.template.undeployed(&undeployed, context), runner)?;
+        report_doubts(module.template.undeployed(&undeployed, context), &mut doubts, runner);
     }
     report_findings(assumption(&assumed).into_iter().collect(), runner)?;
+    for image in &mut images {
+        image.doubts = doubts.remove(&image.key).unwrap_or_default();
+    }
     // The order of reports and outputs does not depend on the order in the templates.
     images.sort_by(|a: &Image, b| a.key.cmp(&b.key));
     Ok(images)
@@ -127,14 +133,32 @@ fn report_findings(findings: Vec<Finding>, runner: &Runner) -> Result<(), Action
                     runner.annotate(annotation(&before, Level::Error));
                 }
             }
-            Severity::Warning => runner.remark(annotation(&finding, Level::Warning)),
-            Severity::Notice => runner.remark(annotation(&finding, Level::Notice)),
+            Severity::Warning | Severity::Notice => {
+                runner.remark(remark(&finding));
+            }
         }
     }
     last_error.map_or(Ok(()), |finding| {
         let problem = ActionError::usage_error(finding.message).at(finding.source_location);
         Err(finding.hint.into_iter().fold(problem, |problem, hint| problem.hint(hint)))
     })
+}
+
+/// Reports findings about images that nothing deploys for certain. Adds the places of those that became annotations.
+fn report_doubts(
+    findings: Vec<(String, Finding)>,
+    doubts: &mut BTreeMap<String, Vec<SourceLocation>>,
+    runner: &Runner,
+) {
+    for (key, finding) in findings {
+        if runner.remark(remark(&finding)) {
+            doubts.entry(key).or_default().push(finding.source_location);
+        }
+    }
+}
+
+fn remark(finding: &Finding) -> Annotation {
+    annotation(finding, if finding.severity == Severity::Notice { Level::Notice } else { Level::Warning })
 }
 
 fn annotation(finding: &Finding, level: Level) -> Annotation {
@@ -275,6 +299,7 @@ fn plan_image(
         sources,
         base,
         soci_obstacle,
+        doubts: Vec::new(),
         known_digests,
     })
 }

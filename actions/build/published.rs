@@ -18,8 +18,9 @@ use oci::{Manifest, Reference, Store, StoreError, Tag, annotation, listed};
 use crate::content_key::{self, BuildFacts, ContentKey};
 use crate::dockerfile::{PullSource, canonical};
 use crate::image::Image;
+use crate::released::{LastRelease, named};
 use crate::request::{BuildOptions, ReuseOptions};
-use crate::reuse::{ReuseBasis, ReusedImage, named};
+use crate::reuse::{ReuseBasis, ReuseDecision, ReusedImage, Unusable};
 
 /// The most versions of an image that are looked at, the newest ones first.
 const VERSIONS: usize = 100;
@@ -73,22 +74,23 @@ impl<'a> PublishedImages<'a> {
 
     /// Finds the newest version of an image in the environment whose content has a key. Otherwise, returns why the image is
     /// built.
-    pub(crate) async fn find(&self, image: &Image, key: &ContentKey) -> Result<ReusedImage, String> {
+    pub(crate) async fn find(&self, image: &Image, key: &ContentKey) -> ReuseDecision {
         let built = |why: String| format!("{why}, so it is built");
         if self.is_silent.load(Ordering::Relaxed) {
-            return Err(built("the registry does not answer".to_owned()));
+            return Err(built("the registry does not answer".to_owned()).into());
         }
         let found = in_time(self.find_version(image, key)).await;
         let found = found.inspect_err(|_| self.is_silent.store(true, Ordering::Relaxed));
-        let reused = found.map_err(built)?.map_err(|error| built(Diagnostic::of(&error).line()))?;
+        let found = found.map_err(built)?.map_err(|error| built(Diagnostic::of(&error).line()))?;
+        let reused = found.map_err(|other| Unusable { reason: built(other.reason), ..other })?;
         let (has, wanted) = (&reused.platforms, &image.platforms);
         if has.len() != wanted.len() || !wanted.iter().all(|platform| has.contains(platform)) {
-            return Err(built(format!("`{}` is built for {}", reused.reference, listed(has))));
+            return Err(built(format!("`{}` is built for {}", reused.reference, listed(has))).into());
         }
         Ok(reused)
     }
 
-    async fn find_version(&self, image: &Image, key: &ContentKey) -> anyhow::Result<ReusedImage> {
+    async fn find_version(&self, image: &Image, key: &ContentKey) -> anyhow::Result<ReuseDecision> {
         let environment = &self.options.environment;
         // Only the pattern of the name is used.
         let any = Version::new(0, 0, 0);
@@ -110,8 +112,13 @@ impl<'a> PublishedImages<'a> {
         });
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(READS);
+        let mut newest = None;
         while let Some((read, tag)) = reads.next().await {
             let Some(manifest) = read? else { continue };
+            if newest.is_none() {
+                let (store, reference) = (store.clone(), named.reference.with_tag(tag.clone()).to_string());
+                newest = Some(LastRelease::Image { reference, store, manifest: Box::new(manifest.clone()) });
+            }
             if manifest.annotations.get(annotation::CONTENT_KEY) != Some(&text) {
                 continue;
             }
@@ -119,11 +126,11 @@ impl<'a> PublishedImages<'a> {
             let seconds = build_seconds(&store, &manifest).await;
             let basis = ReuseBasis::ContentKey { seconds };
             let reference = named.reference.with_tag(tag).to_string();
-            return Ok(ReusedImage { reference, manifest, platforms, basis, rescanned: None });
+            return Ok(Ok(ReusedImage { reference, manifest, platforms, basis, rescanned: None }));
         }
         let hint = if key.has_git_folder { "; its context contains `.git`, which differs between clones" } else { "" };
-        let message = format!("none of the {count} newest versions in `{repository}` has its content{hint}");
-        Err(ActionError::failure(message).into())
+        let reason = format!("none of the {count} newest versions in `{repository}` has its content{hint}");
+        Ok(Err(Unusable { reason, release: newest }))
     }
 
     /// Returns the digests of the base images that an image is built on now, by reference.

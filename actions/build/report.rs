@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lifecycle::delta::SizeChange;
 use lifecycle::reporting::TROUBLESHOOTING;
 use lifecycle::{clock, plural};
 use oci::{Digest, Manifest};
@@ -129,7 +130,7 @@ fn table(results: &[ImageResult]) -> Table {
             Cell::text(&result.name),
             Cell::text(result.platforms.join(", ")),
             Cell::code(result.digest.as_ref().map(Digest::short).unwrap_or_default()),
-            Cell::text(result.size.map(|size| humansize::format_size(size, humansize::BINARY)).unwrap_or_default()),
+            Cell::text(size_cell(result)),
             built(result.layers.to_string()),
             Cell::text(lint_cell(result)),
             built(scan_cell(result)),
@@ -151,7 +152,7 @@ fn contents(result: &ImageResult, built: &BuiltImage) -> String {
             // That of a single platform is the image's own.
             Cell::code(if built.platforms.len() > 1 { manifest.digest.to_string() } else { String::new() }),
             Cell::text(manifest.blobs().count().saturating_sub(1).to_string()),
-            Cell::text(humansize::format_size(size(manifest), humansize::BINARY)),
+            Cell::text(format_bytes(Manifest::image_size([manifest]))),
         ]);
     }
     let base = |what: &str| built.root.annotations.get(&format!("{BASE_ANNOTATION}{what}"));
@@ -162,14 +163,31 @@ fn contents(result: &ImageResult, built: &BuiltImage) -> String {
     });
     let steps = (result.cached > 0).then(|| format!("{} from the cache", plural(result.cached, "step")));
     let time = format!("built in {} s", result.seconds);
-    let facts = [base, steps, Some(time)].into_iter().flatten();
+    let facts = [released_size(result), base, steps, Some(time)].into_iter().flatten();
     let facts: String = facts.map(|fact| format!("- {}\n", message(&fact))).collect();
     let content = format!("{}{}\n{facts}", code_block("text", [digest.as_str()]), platforms.filled().markdown());
     details(&format!("What {} consists of", escape(&result.name)), &content)
 }
 
-fn size(manifest: &Manifest) -> u64 {
-    manifest.blobs().map(|blob| blob.size).sum()
+/// Formats the size of an image, with the difference from the release before in parentheses if that is known.
+fn size_cell(result: &ImageResult) -> String {
+    let Some(size) = result.size else { return String::new() };
+    let change = size_change(result).map(|change| format!(" ({})", change.sentence())).unwrap_or_default();
+    format_bytes(size) + &change
+}
+
+/// Compares the size of an image with the release before; `None` if that is not known.
+fn released_size(result: &ImageResult) -> Option<String> {
+    let (size, change, released) = (result.size?, size_change(result)?, result.released.as_ref()?);
+    Some(format!("{}; compared with `{}`: {}", format_bytes(size), released.reference, change.sentence()))
+}
+
+fn size_change(result: &ImageResult) -> Option<SizeChange> {
+    Some(SizeChange { from: result.released.as_ref()?.bytes, to: result.size? })
+}
+
+fn format_bytes(count: u64) -> String {
+    humansize::format_size(count, humansize::BINARY)
 }
 
 /// Formats the date of a base image and its age. A reproducible image has the date of its sources, or the Unix epoch, of

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use lifecycle::deployment::platforms;
+use lifecycle::clock;
 use lifecycle::evidence::read;
-use lifecycle::{ActionError, clock};
 use oci::transfer::{Graph, copy};
 use oci::{BlobSource, Descriptor, Layout, Manifest, Platform, Reference, Store, StoreError};
 
 use crate::built_image::BuiltImage;
+use crate::released::of_platforms;
 use crate::request::ReuseOptions;
 use crate::reuse::ReusedImage;
 
@@ -44,24 +44,6 @@ pub(crate) async fn fetch_if_stale(
         }
         None => Ok(None),
     }
-}
-
-/// Returns the manifests of the platforms.
-async fn of_platforms(store: &Arc<dyn Store>, graph: &Graph) -> anyhow::Result<Vec<(Platform, Manifest)>> {
-    let manifests = graph.platforms().into_iter();
-    let manifests: Vec<(Option<Platform>, Manifest)> =
-        manifests.map(|(platform, manifest)| (platform, manifest.clone())).collect();
-    let mut found = Vec::new();
-    for (platform, manifest) in manifests {
-        let platform = match platform {
-            Some(platform) => Some(platform),
-            // The platform of a single manifest is in its configuration.
-            None => platforms(store, &manifest).await?.into_iter().next(),
-        };
-        let unknown = || ActionError::failure(format!("the platform of {} is not known", manifest.digest));
-        found.push((platform.ok_or_else(unknown)?, manifest));
-    }
-    Ok(found)
 }
 
 /// Returns why an image has to be scanned again, if it has to.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfn_images::{ImageDefinition, Version, VersionPosition};
-use lifecycle::access::RegistryAccess;
 use lifecycle::deployment::platforms;
 use lifecycle::evidence::{DatedVersion, Recorded, read};
 use lifecycle::naming::{Module, Named, Project, Release};
@@ -19,6 +18,7 @@ use runner_protocol::{Program, command, run};
 
 use crate::dockerignore::Dockerignore;
 use crate::image::Image;
+use crate::released::{LastRelease, named};
 use crate::request::{BuildOptions, ReuseOptions};
 
 /// The value of `since` for the newest version that the environment has a record of.
@@ -85,7 +85,20 @@ pub(crate) enum ReuseBasis {
 }
 
 /// The released image, or why the image is built.
-pub(crate) type ReuseDecision = Result<ReusedImage, String>;
+pub(crate) type ReuseDecision = Result<ReusedImage, Unusable>;
+
+/// Why a released image is not reused.
+pub(crate) struct Unusable {
+    pub(crate) reason: String,
+    /// The release that the image was compared with, if there is one.
+    pub(crate) release: Option<LastRelease>,
+}
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self { reason, release: None }
+    }
+}
 
 impl<'a> ReleasedVersions<'a> {
     /// Finds the git tag of the version that `since` names, with or without a `v` in front. Returns `None` if `since` is
@@ -137,22 +150,23 @@ impl<'a> ReleasedVersions<'a> {
                     latest = found;
                     &latest
                 }
-                Err(reason) => return Ok(Err(reason)),
+                Err(reason) => return Ok(Err(reason.into())),
             },
         };
+        let unusable = |reason| Unusable { reason, release: Some(LastRelease::Version(since.version.clone())) };
         if !self.build.contexts.is_empty() {
-            return Ok(Err(format!("`build-contexts` of {} is not known, so it is built", since.tag)));
+            return Ok(Err(unusable(format!("`build-contexts` of {} is not known, so it is built", since.tag))));
         }
         if let Some(change) = self.first_change(image, since).await {
-            return Ok(Err(format!("{change} has changed since {}", since.tag)));
+            return Ok(Err(unusable(format!("{change} has changed since {}", since.tag))));
         }
         let release = Release { environment: &self.options.environment, version: &since.version };
         let Some(named) = named(self.project, &self.options.registry, image, release).await? else {
-            return Ok(Err("its name is not known, so it is built".to_owned()));
+            return Ok(Err("its name is not known, so it is built".to_owned().into()));
         };
         let opened = self.options.registry.stores.open(&named.reference)?;
         let Some(manifest) = opened.store.tagged(&named.reference.tag).await? else {
-            return Ok(Err(format!("`{}` is not there, so it is built", named.reference)));
+            return Ok(Err(format!("`{}` is not there, so it is built", named.reference).into()));
         };
         let release = ReleasedImage { store: &opened.store, manifest: &manifest };
         Ok(match release.platforms_if_same_build(self.build, image).await {
@@ -160,12 +174,12 @@ impl<'a> ReleasedVersions<'a> {
                 let (reference, basis) = (named.reference.to_string(), ReuseBasis::GitTag(since.tag.clone()));
                 Ok(ReusedImage { reference, manifest, platforms, basis, rescanned: None })
             }
-            Ok(Err(difference)) => Err(format!("`{}` {difference}, so it is built", named.reference)),
+            Ok(Err(difference)) => Err(unusable(format!("`{}` {difference}, so it is built", named.reference))),
             // If in doubt, the image is built.
             Err(error) => {
                 let error = ActionError::failure(format!("cannot find out what `{}` was built for", named.reference))
                     .because(error);
-                Err(format!("{}, so it is built", Diagnostic::of(&error.into()).line()))
+                Err(unusable(format!("{}, so it is built", Diagnostic::of(&error.into()).line())))
             }
         })
     }
@@ -241,17 +255,6 @@ impl<'a> ReleasedVersions<'a> {
         let now = image.definition.clone().below(&folder(&module.folder));
         build_inputs(&then.below(&folder(file.parent().unwrap_or(file)))) == build_inputs(&now)
     }
-}
-
-/// Returns the name of an image in a release.
-pub(crate) async fn named(
-    project: &Project,
-    registry: &RegistryAccess,
-    image: &Image,
-    release: Release<'_>,
-) -> anyhow::Result<Option<Named>> {
-    let names = project.names(release, registry).await?;
-    Ok(names.images.into_iter().find(|named| named.key == image.key))
 }
 
 /// Returns the newest version of an image that the environment has a record of.
@@ -353,8 +356,7 @@ impl ReusedImage {
     pub(crate) fn entry(&self, layout: &Layout, image: &Image) -> anyhow::Result<Root> {
         layout.add_blob(&self.manifest.bytes)?;
         let mut descriptor: Descriptor = self.manifest.descriptor();
-        let image_name = image.definition.image_name.value.clone();
-        descriptor.annotations.insert(annotation::IMAGE_NAME.to_owned(), image_name);
+        image.annotate_entry(&mut descriptor);
         descriptor.annotations.insert(annotation::REUSED_FROM.to_owned(), self.reference.clone());
         Ok(Root { descriptor, name: Some(image.key.clone()) })
     }

@@ -66,9 +66,9 @@ impl Plan {
         let targets = project.names(to, &request.target).await?;
         let sources =
             if request.transition.rollback { targets.clone() } else { project.names(from, &request.source).await? };
-        for warning in &targets.warnings {
+        for warning in targets.all_warnings() {
             // Publish, or the promotion before, has said the same about the name in the source.
-            if sources.warnings.contains(warning) {
+            if sources.all_warnings().any(|other| other == warning) {
                 runner.repeat(warning);
             } else {
                 runner.remark(warning.clone());
@@ -76,7 +76,9 @@ impl Plan {
         }
         let used = targets.locations().chain(sources.locations()).map(|(reference, _)| reference);
         let used = used.chain(targets.unmanaged.iter().map(|unmanaged| &unmanaged.reference));
-        unused_endpoints(&request.common.options.endpoints, used).into_iter().for_each(|unused| runner.remark(unused));
+        unused_endpoints(&request.common.options.endpoints, used).into_iter().for_each(|unused| {
+            runner.remark(unused);
+        });
         if let Some((first, second)) = targets.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);

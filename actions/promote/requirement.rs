@@ -143,17 +143,20 @@ pub(crate) fn parse_policy(parameter: &str, text: &str) -> Result<Vec<Requiremen
     Ok(requirements)
 }
 
+/// All forms of the gate `signature`.
+const SIGNATURE_FORMS: &str = "write `signature`, `signature=IDENTITY`, `signature=~REGEXP`, `signature=key:PATH-or-KMS-URI` \
+                               or `signature=notation`; `records=` with an identity and `wait=2m` (at most `1h`) may follow";
+
 /// Formats what a line that is not a gate probably meant, and which gates there are.
 fn suggestion(line: &str) -> String {
+    if line.trim().strip_prefix("signature").is_some_and(|rest| rest.starts_with(|c: char| !c.is_ascii_alphanumeric()))
+    {
+        return SIGNATURE_FORMS.to_owned();
+    }
     let (kind, value) = line.split_once('=').map_or((line, ""), |(kind, value)| (kind.trim(), value.trim()));
     let kind_of = |gate: &'static str| gate.split('=').next().unwrap_or(gate);
     let meant = nearest(kind, EXAMPLES.map(kind_of));
     let meant = meant.map(|meant| match (meant, value) {
-        ("signature", value) if !value.is_empty() => {
-            "signature, signature=IDENTITY, signature=~REGEXP, signature=key:PATH-or-KMS-URI or signature=notation, \
-             then `records=` with an identity or `wait=2m`"
-                .to_owned()
-        }
         ("scan" | "ecr-scan" | "no-new", value) => {
             let known = Severity::ALL.into_iter().filter(|severity| *severity != Severity::Unknown);
             let severity = nearest(value, known.map(Severity::name)).unwrap_or("high");

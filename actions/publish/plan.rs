@@ -69,7 +69,19 @@ impl Plan {
         let layouts = Layouts::open(&request.layouts)?;
         let release = request.release();
         let names = request.common.project.names(release, &request.target).await?;
-        names.warnings.iter().for_each(|warning| runner.remark(warning.clone()));
+        for warning in &names.warnings {
+            runner.remark(warning.clone());
+        }
+        for (key, warning) in &names.doubts {
+            let at = warning.position.as_ref();
+            let place = at.map(|at| format!("{}:{}:{}", at.file.display(), at.line, at.column));
+            match layouts.has_doubt(key, &place.unwrap_or_default())? {
+                true => runner.repeat(warning),
+                false => {
+                    runner.remark(warning.clone());
+                }
+            }
+        }
         if let Some((first, second)) = names.collision() {
             let message =
                 format!("images `{}` and `{}` have the same name, `{}`", first.key, second.key, first.reference);
@@ -82,7 +94,9 @@ impl Plan {
         let used = names.locations().map(|(reference, _)| reference);
         let used = used.chain(names.unmanaged.iter().map(|unmanaged| &unmanaged.reference));
         let unused = unused_endpoints(&request.common.options.endpoints, used);
-        unused.into_iter().chain(unusual_environment(request)).for_each(|remark| runner.remark(remark));
+        unused.into_iter().chain(unusual_environment(request)).for_each(|remark| {
+            runner.remark(remark);
+        });
         let extra_tags = |named: &Named| request.common.project.extra_tags(&request.writing.extra_tags, named, release);
         let extra_tags = names.images.iter().map(extra_tags).collect::<Result<Vec<_>, _>>()?;
         request.target.guard(names.locations(), &request.writing.allowed_accounts).await?;

@@ -26,17 +26,21 @@ REGISTRY = "000000000000.dkr.ecr.us-east-1.amazonaws.com"
 ROLES = {name: f"arn:aws:iam::000000000000:role/{name}" for name in ("AWS_ROLE", "AWS_BUILD_ROLE")}
 # What the jobs have, apart from commands that run as they are.
 CREDENTIALS = "configure-aws-credentials"
+COSIGN = "cosign-installer"
+LINK = "Link the reports"
 STEPS = {
     "images-pull-request.yml": {
+        "plan": ["checkout", "build"],
         "report": ["checkout", "build", "upload-artifact", "upload-artifact"],
+        "verdict": [],
         "preview": ["checkout", "download-artifact", "promote"],
     },
     "images-release.yml": {
         "plan": ["checkout", "build"],
         "build": ["checkout", CREDENTIALS, "build", "upload-artifact", "upload-artifact"],
-        "publish": ["checkout", "download-artifact", "publish", CREDENTIALS],
+        "publish": ["checkout", "download-artifact", COSIGN, "publish", CREDENTIALS],
     },
-    "images-promote.yml": {"promote": ["checkout", "promote", CREDENTIALS]},
+    "images-promote.yml": {"promote": ["checkout", COSIGN, "promote", CREDENTIALS]},
 }
 # What a shell would act upon, and YAML and JSON too.
 HOSTILE = "it's \"a\"; touch executed; $(touch executed) `touch executed` ${HOME}\n'\" && touch executed #"
@@ -55,7 +59,12 @@ git fetch --quiet --depth 1 "file://$E2E/checkout" "${REF:-$GITHUB_SHA}"
 git checkout --quiet --detach FETCH_HEAD
 ln -s "$E2E/dist" dist
 """
-UPLOAD = 'mkdir -p "$E2E/artifacts/$NAME"\ncp -R "$FOLDER/." "$E2E/artifacts/$NAME"\n'
+UPLOAD = """\
+mkdir -p "$E2E/artifacts/$NAME"
+cp -R "$FOLDER/." "$E2E/artifacts/$NAME"
+echo "artifact-url=https://artifacts.example/$NAME" >>"$GITHUB_OUTPUT"
+"""
+SUMMARY = 'cat "$GITHUB_STEP_SUMMARY" >>"$E2E/$JOB.summary"\n'
 DOWNLOAD_ONE = 'mkdir -p "$FOLDER"\ncp -R "$E2E/artifacts/$NAME/." "$FOLDER"\n'
 DOWNLOAD = 'mkdir -p "$FOLDER"\ncp -R "$E2E/artifacts/"$PATTERN "$FOLDER"\n'
 # What is left of a value that was executed, and what the step was given.
@@ -66,12 +75,16 @@ jq --null-input '$ENV | with_entries(select(.key | startswith("OUTPUT_")) | .key
 
 
 def step(name, script, source=None, **environment):
-    condition = {"if": source["if"]} if source and "if" in source else {}
-    return {"name": name, **condition, "shell": "bash", "env": environment, "run": LiteralScalarString(script)}
+    kept = {key: source[key] for key in ("id", "if") if source and key in source}
+    return {"name": name, **kept, "shell": "bash", "env": environment, "run": LiteralScalarString(script)}
 
 
 def replaced(job, source, declared, more):
     """The steps that take the place of one, and its kind; no kind for a step that runs as it is."""
+    if "run" in source and source["name"] == LINK:
+        # Each step has a summary of its own.
+        source["env"]["JOB"] = job
+        source["run"] = LiteralScalarString(f"{source['run']}\n{SUMMARY}")
     if "run" in source:
         return None, [source]
     kind = source["uses"].split("@")[0].rpartition("/")[2]
@@ -91,6 +104,8 @@ def replaced(job, source, declared, more):
         return kind, [step("Download", DOWNLOAD_ONE, source, NAME=given["name"], FOLDER=given["path"])]
     if kind == "download-artifact":
         return kind, [step("Download", DOWNLOAD, source, PATTERN=given["pattern"], FOLDER=given["path"])]
+    if kind == COSIGN:
+        return kind, [step("Install cosign", "command -v cosign\n", source)]
     if kind == CREDENTIALS:
         return kind, [step("Assume a role", ASSUME, source, ROLE=given["role-to-assume"], REGION=given["aws-region"])]
     raise SystemExit(f"reusable: nothing is known about `{source['uses']}`")
@@ -138,7 +153,7 @@ class Repository:
 
     def run(self, name, workflow, event, payload, variables={}, environment={}):
         """Runs a workflow of the repository for an event. Returns whether it succeeded, and its log."""
-        for left in ("artifacts", "assumed", *(f"{job}.json" for jobs in STEPS.values() for job in jobs)):
+        for left in ("artifacts", "assumed", *(f"{job}.{kind}" for jobs in STEPS.values() for job in jobs for kind in ("json", "summary"))):
             path = self.state / left
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         (self.state / "event.json").write_text(json.dumps(payload))
@@ -173,6 +188,9 @@ class Repository:
         """The outputs of the action in a job, as the workflow's next step saw them."""
         return json.loads((self.state / f"{job}.json").read_text())
 
+    def summary(self, job):
+        return (self.state / f"{job}.summary").read_text()
+
     def assumed(self):
         path = self.state / "assumed"
         return path.read_text().split() if path.exists() else []
@@ -196,7 +214,8 @@ def one_image(state):
     repository.succeeds("report", "images.yml", "pull_request", {"pull_request": request})
     same("the verdict", repository.record("report")["verdict"], "pass")
     same("roles that a pull request assumes", repository.assumed(), [])
-    same("the reports", sorted(path.name for path in (repository.state / "artifacts").iterdir()), ["reports"])
+    same("the reports", sorted(path.name for path in (repository.state / "artifacts").iterdir()), ["reports-all"])
+    contains(repository.summary("report"), "[Download the reports](https://artifacts.example/reports-all)\n")
 
     snyk = Snyk()
     credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -259,19 +278,25 @@ jobs:
 """
 CALLER = """\
 name: caller
-on: {workflow_dispatch: {inputs: {version: {type: string}}}}
+on: {pull_request: {}, workflow_dispatch: {inputs: {version: {type: string}}}}
 permissions: {}
 jobs:
   called:
-    permissions: {contents: read, id-token: write}
+    permissions: {contents: read, id-token: write, pull-requests: write}
     uses: ./.github/workflows/%s
     with: %s
   after:
     needs: called
+    if: always()
     runs-on: ubuntu-24.04
     steps:
-      - env: {DIGESTS: "${{ needs.called.outputs.digests }}", VERSION: "${{ needs.called.outputs.version }}"}
-        run: printf '%%s' "$VERSION $DIGESTS" >"$E2E/after"
+      - env:
+          DIGESTS: "${{ needs.called.outputs.digests }}"
+          VERSION: "${{ needs.called.outputs.version }}"
+          VERDICT: "${{ needs.called.outputs.verdict }}"
+        run: |
+          printf '%%s' "$VERSION $DIGESTS" >"$E2E/after"
+          printf '%%s' "$VERDICT" >"$E2E/verdict"
 """
 PLATFORMS = """\
 registry-parameter: /account/ecr/main/registry
@@ -289,7 +314,10 @@ def hostile(state):
     folder = source / HOSTILE_NAME
     folder.mkdir(parents=True)
     (folder / "images.yaml").write_text(PLATFORMS)
-    (folder / "Dockerfile").write_text("FROM scratch\nARG TEXT\nLABEL text=$TEXT\nCOPY images.yaml /\n")
+    # With `FAILS=arm64`, there is no file for that platform.
+    (folder / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH TEXT FAILS\nLABEL text=$TEXT\nCOPY for-$TARGETARCH-$FAILS /\n")
+    for name in ("for-amd64-", "for-arm64-", "for-amd64-arm64"):
+        (folder / name).touch()
     script = folder / f"deploy {HOSTILE_NAME}"
     script.write_text(DEPLOY)
     script.chmod(0o755)
@@ -311,10 +339,11 @@ def hostile(state):
     repository = Repository(state / "hostile", source, {"build": {"scan": "off"}})
     subprocess.run(["git", "-C", repository.checkout, "branch", HOSTILE_NAME], check=True)
 
-    def call(name, workflow, given):
+    def call(name, workflow, given, event="workflow_dispatch"):
         (repository.checkout / ".github" / "workflows" / "caller.yml").write_text(CALLER % (workflow, json.dumps(given)))
-        event = {"inputs": {"version": "2.0.0"}}
-        return repository.run(name, "caller.yml", "workflow_dispatch", event, variables={"AWS_ROLE": ROLES["AWS_ROLE"]})
+        head = {"ref": HOSTILE_NAME, "sha": "0" * 40, "repo": {"full_name": "example/one-image"}}
+        payload = {"inputs": {"version": "2.0.0"}, "pull_request": {"number": 7, "head": head, "base": {"ref": "main", "sha": "0" * 40}}}
+        return repository.run(name, "caller.yml", event, payload, variables={"AWS_ROLE": ROLES["AWS_ROLE"]})
 
     def called(environment):
         """That the deploy script and the calling workflow got what the action says."""
@@ -325,6 +354,8 @@ def hostile(state):
     same("that the release succeeds", (succeeded, log if not succeeded else ""), (True, ""))
     names = ["container-images-linux-amd64", "container-images-linux-arm64", "reports-linux-amd64", "reports-linux-arm64"]
     same("the artifacts", sorted(path.name for path in (repository.state / "artifacts").iterdir()), names)
+    for suffix in ("linux-amd64", "linux-arm64"):
+        contains(repository.summary("build"), f"[Download the reports](https://artifacts.example/reports-{suffix})\n")
     digests = json.loads(repository.record("publish")["digests"])
     for image, platforms in [("both", ["amd64", "arm64"]), ("arm", ["arm64"])]:
         raw = json.loads(skopeo("inspect", "--raw", f"oci:{store}/{image}:dev-2.0.0"))
@@ -352,8 +383,25 @@ def hostile(state):
     report = {name: inputs[name] for name in ("working-directory", "build-args", "scan-threshold")}
     succeeded, log = call("report", "images-pull-request.yml", {**report, "images": "Arm"})
     same("that the report succeeds", (succeeded, log if not succeeded else ""), (True, ""))
-    same("the verdict", repository.record("report")["verdict"], "pass")
     same("the images of the report", list(json.loads(repository.record("report")["digests"])), ["Arm"])
+    same("the verdict of the workflow", (repository.state / "verdict").read_text(), "pass")
+
+    # Each platform on its runner, and a preview of what they make together.
+    native = {**report, "native-runners": True, "preview": "dev", "registry": f"oci:{store}"}
+    succeeded, log = call("native", "images-pull-request.yml", native, event="pull_request")
+    same("that the report of two platforms succeeds", (succeeded, log if not succeeded else ""), (True, ""))
+    same("the artifacts of the report", sorted(path.name for path in (repository.state / "artifacts").iterdir()), names)
+    same("the verdict of both platforms", (repository.state / "verdict").read_text(), "pass")
+    deltas = {delta["name"]: delta for delta in json.loads(repository.record("preview")["delta"])}
+    same("the images of the preview", sorted(deltas), ["Arm", "Both"])
+    same("the platforms of the preview", sorted(deltas["Both"]["platforms"]), ["linux/amd64", "linux/arm64"])
+
+    # The platform that cannot be built decides, whichever job is the last.
+    failing = {**native, "preview": "", "build-args": "TEXT=x\nFAILS=arm64"}
+    succeeded, log = call("failing", "images-pull-request.yml", failing, event="pull_request")
+    same("that a platform fails", succeeded, False)
+    combined = re.search(r"verdict of all platforms +\].*::set-output:: verdict=(\w+)", log)
+    same("the verdict of both platforms", combined and combined[1], "fail")
 
     # A script's name is not a command.
     succeeded, log = call("no-script", "images-promote.yml", {**promotion, "deploy": "$(touch executed); touch executed"})

@@ -44,6 +44,8 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     add("missing", empty.promote("test", missing));
     let policy = empty.promote("test", "provenance").env("GITHUB_REPOSITORY", "");
     add("missing", policy);
+    let anonymous = Shop::new(|evidence| drop(evidence.provenance_of(json!([]))));
+    add("insufficient", anonymous.promote("test", "provenance"));
     let unreadable = Shop::new(|evidence| evidence.unreadable());
     add("unreadable", unreadable.promote("test", "lint\nscan=high\nscan-age=1h\nsbom\nprovenance"));
     let old = Shop::new(|evidence| {
@@ -85,7 +87,7 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     );
     add("refused", step("lint\nscan=high\nscan-age=1h\nsbom\nprovenance\nsoak=24h\ntemplate-unchanged\nforward"));
 
-    let verbs = "build bring check correct expire give let promote publish run take write allow scan aws add";
+    let verbs = "build bring check correct expire give let promote publish run set take write allow scan aws add";
     for (situation, gate, sentence) in &table {
         let plain = regex_lite::Regex::new("`[^`]*`").unwrap().replace_all(sentence, "`…`").into_owned();
         let remedy = plain.rsplit_once(": ").map_or("", |(_, remedy)| remedy);
@@ -112,6 +114,7 @@ fn every_gate_says_what_it_needs_what_there_is_and_what_to_do() {
     lint | unreadable | needs a lint result of the image, but the newest one cannot be read (it is not SARIF: it has no runs): build and publish the image again
     no-new=high | missing | needs a scan of linux/amd64, which is missing: let build install or find a scanner (`scan: trivy`, `grype` or `snyk`; `auto` skips the scan without one) and publish it again, or take `no-new=high` out of `require`
     platforms | insufficient | it has linux/amd64, linux/arm64; `Task` runs on windows/amd64 (template.yaml:13:24): build it for that platform (`platforms`), or correct the resource
+    provenance | insufficient | needs an image that was built from https://github.com/shop/backend; the provenance of the image names no repository: set GITHUB_REPOSITORY to OWNER/REPO before build, and publish a new version
     provenance | insufficient | needs an image that was built from https://github.com/shop/backend; the provenance of the image names https://github.com/shop/fork: promote it from a workflow of that repository, or build it in this one
     provenance | missing | needs a provenance statement of linux/amd64, which is missing: build and publish it again, with `provenance: true`, or take `provenance` out of `require`
     provenance | missing | needs the repository of this run, but its variables do not name one: run it on a CI system, or set GITHUB_REPOSITORY to OWNER/REPO, for build too

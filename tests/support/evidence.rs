@@ -211,10 +211,15 @@ impl<'a> Evidence<'a> {
     }
 
     pub(crate) fn provenance(&self, repository: &str) -> String {
+        let commit = json!({"gitCommit": "0123456789abcdef0123456789abcdef01234567"});
+        self.provenance_of(json!([{"uri": format!("git+{repository}@refs/heads/main"), "digest": commit}]))
+    }
+
+    /// Attaches provenance with these dependencies, of which the repository is one.
+    pub(crate) fn provenance_of(&self, dependencies: serde_json::Value) -> String {
         let root = descriptor(&self.image.root);
         let predicate = json!({
-            "buildDefinition": {"resolvedDependencies": [
-                {"uri": format!("git+{repository}@refs/heads/main"), "digest": {"gitCommit": "0123456789abcdef0123456789abcdef01234567"}}]},
+            "buildDefinition": {"resolvedDependencies": dependencies},
             "runDetails": {"builder": {"id": "b"}},
         });
         let statement = statement("shop/api", &root.digest, predicate_type::PROVENANCE, predicate);

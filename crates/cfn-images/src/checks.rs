@@ -160,8 +160,8 @@ impl Template {
     }
 
     /// Reports images that no resource deploys, each with the usages that [would](Self::would_deploy) or
-    /// [may](Self::possible_usages) deploy it.
-    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<Finding> {
+    /// [may](Self::possible_usages) deploy it. Returns the findings with the keys of their images.
+    pub fn undeployed(&self, images: &[(&ImageDefinition, Vec<Usage>)], context: &Context) -> Vec<(String, Finding)> {
         let is_excluded = images.iter().any(|(_, excluded)| !excluded.is_empty());
         let perhaps = if is_excluded { self.usages(&self.without_defaults(context)) } else { Vec::new() };
         let need = |usage: &Usage| usage.undecided.as_ref().and_then(|why| why.need.clone());
@@ -172,8 +172,9 @@ impl Template {
         let is_expected = |excluded: &[Usage]| excluded.is_empty() && self.images_file().is_some();
         for (image, excluded) in images.iter().filter(|(_, excluded)| !is_expected(excluded)) {
             let source_location = image.key.source_location.clone();
+            let mut add = |finding| findings.push((image.key.value.clone(), finding));
             let Some(usage) = excluded.first() else {
-                findings.push(match self.unreadable(context) {
+                add(match self.unreadable(context) {
                     Some(why) => {
                         let message =
                             format!("cannot determine whether the template deploys image `{}`: {why}", image.key);
@@ -193,7 +194,7 @@ impl Template {
                 continue;
             };
             if usage.is_unknown_and_may_be(image) {
-                findings.push(question(image, usage));
+                add(question(image, usage));
                 continue;
             }
             // A condition is the reason. If it is a default, the hint says so.
@@ -202,7 +203,7 @@ impl Template {
             let message =
                 format!("`{}` deploys image `{}`, but not with these parameters{why}", usage.resource, image.key);
             let finding = Finding::new(Severity::Notice, source_location.clone(), message);
-            findings.push(match needs.get(&usage.source_location) {
+            add(match needs.get(&usage.source_location) {
                 Some(Some(Need::Parameter(name))) if !context.open.contains(name) => finding.hint(format!(
                     "`{name}` has its default here; where it has other values, give it in the input `parameters`: {}",
                     assignment(name)
@@ -219,7 +220,7 @@ impl Template {
                     usage.resource, image.key
                 );
                 let finding = Finding::new(Severity::Warning, usage.runtime.source_location.clone(), message);
-                findings.push(finding.hint(format!("say it in the mapping: `platforms` of `{}`", image.key)));
+                add(finding.hint(format!("say it in the mapping: `platforms` of `{}`", image.key)));
             }
         }
         findings

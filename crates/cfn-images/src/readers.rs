@@ -34,9 +34,9 @@ const PARAMETERS: [(&str, &str); 5] = [
     ("AWS::ServiceCatalog::CloudFormationProvisionedProduct", "ProvisioningParameters"),
 ];
 
-/// The maximum number of comparisons of a literal text with a name. A template of a hundred images and ten thousand
-/// texts takes as many.
-const COMPARISON_LIMIT: usize = 1_000_000;
+/// The maximum number of comparisons of a literal text with a name. Sixty images and eighty thousand texts take as many.
+/// The names in further texts would not be found, so the template is refused.
+const COMPARISON_LIMIT: usize = 5_000_000;
 
 /// Up to this number of names, each is compared with a text. Of more names, those are looked up that the text contains.
 const FEW_NAMES: usize = 64;
@@ -51,6 +51,8 @@ pub(super) struct ImageNames {
     lengths: BTreeSet<usize>,
     /// The comparisons with literal texts so far.
     comparisons: Cell<usize>,
+    /// Whether a usage has reported that there were too many.
+    is_excess_reported: Cell<bool>,
 }
 
 impl ImageNames {
@@ -62,7 +64,7 @@ impl ImageNames {
             keys.entry(name.clone()).or_default().push(key.clone());
         }
         let lengths = keys.keys().map(String::len).collect();
-        Self { names, keys, lengths, comparisons: Cell::new(0) }
+        Self { names, keys, lengths, comparisons: Cell::new(0), is_excess_reported: Cell::new(false) }
     }
 
     fn get(&self, read: &MappingRead) -> Option<&str> {
@@ -79,6 +81,11 @@ impl ImageNames {
         let comparisons = if self.is_few() { self.keys.len() } else { self.lengths.len() };
         self.comparisons.set(self.comparisons.get().saturating_add(comparisons));
         self.comparisons.get() <= COMPARISON_LIMIT
+    }
+
+    /// Returns whether texts were left out that has not been reported yet.
+    fn take_excess(&self) -> bool {
+        self.comparisons.get() > COMPARISON_LIMIT && !self.is_excess_reported.replace(true)
     }
 
     fn is_few(&self) -> bool {
@@ -192,6 +199,7 @@ pub(super) fn usages<'n>(
     let substitutions = section.substitutions.and_then(Node::as_mapping);
     let variables = substitutions.map(|variables| variables.entries().iter().map(|entry| entry.key.as_str()));
     let variables = variables.map(Iterator::collect).unwrap_or_default();
+    let start = section.start.clone();
     let mut collection = Collection { scope, names, sites, kind, variables, found: Vec::new() };
     collection.add(section.start, Place { purpose: section.purpose, is_parameter: false, role: section.role });
     let expressions = collection.found;
@@ -214,6 +222,16 @@ pub(super) fn usages<'n>(
             let reader = Reader { scope, resource, at: &at, node, source_location, place, names };
             texts.flat_map(|text| reader.usages(text)).collect()
         }));
+    }
+    if names.take_excess()
+        && let Some(node) = start.path.last()
+    {
+        let reason = "more texts than are searched for the names of the images";
+        let hint = "declare these images, or deploy what has so many texts, in a template of its own";
+        let why = Unresolved::mistake(scope.source_location(node), reason).hint(hint);
+        let runtime = runtime::unknown(scope.source_location(node));
+        let usage = usage_of_text(scope, resource, &start, node, Text::of(Err(why), None), runtime);
+        found.push(Usage { place: UsagePlace::Reader, ..usage });
     }
     found
 }

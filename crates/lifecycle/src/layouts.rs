@@ -104,6 +104,16 @@ impl Layouts {
         Ok(BuildResult::Built(Box::new(SourceImage { store, graph, reused: false })))
     }
 
+    /// Returns whether build has said that the place in the template may deploy an image.
+    ///
+    /// # Errors
+    /// If a layout cannot be read.
+    pub fn has_doubt(&self, key: &str, place: &str) -> Result<bool, StoreError> {
+        let entries = self.entries()?.get(key).map(Vec::as_slice).unwrap_or_default();
+        let doubts = entries.iter().filter_map(|(_, entry)| entry.annotations.get(annotation::DOUBTS));
+        Ok(doubts.flat_map(|places| places.lines()).any(|said| said == place))
+    }
+
     /// Lists the entries of all layouts by name.
     fn entries(&self) -> Result<&EntriesByName, StoreError> {
         if let Some(entries) = self.entries.get() {

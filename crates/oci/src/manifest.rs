@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use oci_spec::image as spec;
@@ -44,6 +44,9 @@ pub mod annotation {
     pub const IMAGE_NAME: &str = annotation_key!("image-name");
     /// The reference of this image in the release from which it is reused.
     pub const REUSED_FROM: &str = annotation_key!("reused-from");
+    /// The places in the template of which build has said that they may deploy the image, one per line. Publish does not
+    /// say it again.
+    pub const DOUBTS: &str = annotation_key!("doubts");
     /// The digest of everything that went into an image that build made, in hexadecimal.
     pub const CONTENT_KEY: &str = annotation_key!("content-key");
     /// The time of creation, as in RFC 3339.
@@ -199,6 +202,14 @@ impl Manifest {
             Content::Index { .. } => (None, [].as_slice()),
         };
         config.into_iter().chain(layers)
+    }
+
+    /// Returns the size of an image that consists of these manifests, in bytes: their layers and configurations, compressed
+    /// as a registry stores them, each counted once.
+    pub fn image_size<'a>(manifests: impl IntoIterator<Item = &'a Self>) -> u64 {
+        let blobs = manifests.into_iter().flat_map(Self::blobs);
+        let sizes: HashMap<&Digest, u64> = blobs.map(|blob| (&blob.digest, blob.size)).collect();
+        sizes.into_values().sum()
     }
 
     /// Returns whether this is an index.

@@ -281,7 +281,7 @@ impl Repository {
                 }
                 _ => offset,
             };
-            return Ok(Body { incoming: response.into_body(), skip });
+            return Ok(Body { incoming: response.into_body(), skip, url });
         }
         Err(Failure::new(ErrorKind::Invalid, format!("more than {REDIRECTS} redirects")))
     }
@@ -292,6 +292,8 @@ struct Body {
     incoming: Incoming,
     /// The number of bytes to drop before the requested ones.
     skip: u64,
+    /// Where it comes from.
+    url: Url,
 }
 
 /// A download in progress.
@@ -334,7 +336,13 @@ impl Download {
                 }
                 Ok(None) if self.offset >= self.size => return Ok(None),
                 Ok(None) => Failure::new(ErrorKind::Transient, "the answer ended early"),
-                Err(failure) => failure,
+                Err(failure) => match &self.body {
+                    Some(body) => {
+                        let secrets = self.repository.registry.authenticator.secrets(None);
+                        failure.of_request(&Method::GET, &body.url, &secrets)
+                    }
+                    None => failure,
+                },
             };
             self.body = None;
             if self.offset - self.taken_up_at >= PROGRESS {
@@ -361,7 +369,7 @@ impl Download {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
                 Ok(None) => return Ok(None),
-                Err(_) => return Err(Failure::new(ErrorKind::Transient, "the answer stopped in the middle")),
+                Err(_) => return Err(Failure::stopped_answering()),
             };
             let Ok(mut data) = frame.into_data() else { continue };
             let dropped = body.skip.min(data.len() as u64);

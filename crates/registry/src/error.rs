@@ -1,8 +1,9 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
+use url::Url;
 
 use super::host::EcrHost;
 use super::operation::{Operation, OperationKind};
@@ -23,6 +24,8 @@ pub(super) struct Failure {
     pub(super) code: Option<String>,
     /// The registry's own message, sanitized.
     pub(super) detail: Option<String>,
+    /// The request, if it was not answered, or not completely.
+    pub(super) unanswered: Option<Box<Unanswered>>,
     /// How long the registry asked to wait.
     pub(super) retry_after: Option<Duration>,
     pub(super) source: Option<BoxError>,
@@ -35,6 +38,13 @@ pub(super) struct Failure {
     /// Whether a write was answered without proof of success and the content is missing. This allows a few more
     /// attempts, whatever the kind.
     pub(super) is_unproved: bool,
+}
+
+/// A request without an answer, or without a complete one.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered {
+    /// The method and the URL without its query, if they are known.
+    request: Option<(Method, String)>,
 }
 
 /// Why no more requests are sent to a registry.
@@ -53,6 +63,7 @@ impl Failure {
             at: None,
             code: None,
             detail: None,
+            unanswered: None,
             retry_after: None,
             source: None,
             had_credentials: false,
@@ -68,17 +79,36 @@ impl Failure {
 
     /// Returns the failure for a connection, TLS or proxy error.
     pub(super) fn unreachable(source: BoxError) -> Self {
-        Self { source: Some(source), ..Self::of(ErrorKind::Transient) }
+        Self { source: Some(source), ..Self::unanswered() }
     }
 
     /// Returns the failure for a response that did not arrive in time.
     pub(super) fn no_answer(deadline: Duration) -> Self {
-        Self::new(ErrorKind::Transient, format!("no answer within {} s", deadline.as_secs()))
+        Self { detail: Some(format!("no answer within {} s", deadline.as_secs())), ..Self::unanswered() }
     }
 
     /// Returns the failure for a registry that stopped reading the request's body.
     pub(super) fn stopped_reading(deadline: Duration) -> Self {
-        Self::new(ErrorKind::Transient, format!("it took no more bytes for {} s", deadline.as_secs()))
+        Self { detail: Some(format!("it took no more bytes for {} s", deadline.as_secs())), ..Self::unanswered() }
+    }
+
+    /// Returns the failure for a response whose body stopped.
+    pub(super) fn stopped_answering() -> Self {
+        Self { detail: Some("the answer stopped in the middle".to_owned()), ..Self::unanswered() }
+    }
+
+    fn unanswered() -> Self {
+        Self { unanswered: Some(Box::default()), ..Self::of(ErrorKind::Transient) }
+    }
+
+    /// Adds the method and the URL to the failure of a request that was not answered. A URL may come from a registry, which
+    /// may repeat what it was sent, so `secrets` are removed.
+    pub(super) fn of_request(mut self, method: &Method, url: &Url, secrets: &[SecretString]) -> Self {
+        if let Some(unanswered) = &mut self.unanswered {
+            let url = sanitized(&redacted(&shown(url), secrets));
+            unanswered.request.get_or_insert_with(|| (method.clone(), url));
+        }
+        self
     }
 
     /// Passes on the error of another operation, such as reading the source of an upload. It has been retried there,
@@ -105,6 +135,20 @@ impl Failure {
             (None, Some(source)) => innermost_cause(source.as_ref()).to_string(),
             (None, None) => "no answer".to_owned(),
         }
+    }
+
+    /// Returns the reason with the request, if that was not answered.
+    pub(super) fn reason_with_request(&self) -> String {
+        self.reason() + &self.request_suffix()
+    }
+
+    fn request(&self) -> Option<&(Method, String)> {
+        self.unanswered.as_ref()?.request.as_ref()
+    }
+
+    /// Formats the request that was not answered as the end of a reason.
+    fn request_suffix(&self) -> String {
+        self.request().map(|(method, url)| format!(": {method} {url}")).unwrap_or_default()
     }
 
     /// Returns the failure for credentials that could not be obtained, whatever they were for.
@@ -170,14 +214,16 @@ impl Failure {
             None => {}
         }
         if let Some(refused) = self.refused() {
-            let error = StoreError::new(self.kind, format!("cannot reach `{host}`")).hint(refused.hint);
+            let to = self.request().map_or(host, |(_, url)| url);
+            let error = StoreError::new(self.kind, format!("cannot reach `{to}`")).hint(refused.hint);
             return error.because(refused.clone());
         }
         let ecr = EcrHost::parse(host);
         let operation = Operation { kind: self.at.unwrap_or(operation.kind), ..*operation };
         let repository = operation.repository;
         let what = operation.what();
-        let detail = self.detail.as_deref().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let request = self.request_suffix();
+        let detail = self.detail.as_deref().map(|detail| format!(" ({detail}{request})")).unwrap_or_default();
         let place = ecr.as_ref().map_or_else(|| host.to_owned(), |ecr| format!("{}/{}", ecr.account, ecr.region));
         let repository_missing = self.is_of_repository();
         let (message, hint) = match (self.kind, &ecr) {
@@ -224,7 +270,11 @@ impl Failure {
                 (format!("`{host}` asks for credentials{detail}"), Some(format!("log in first: docker login {host}")))
             }
             (ErrorKind::Transient, _) if self.detail.is_none() => {
-                (format!("cannot {} {what} of `{repository}`: no answer from `{host}`", operation.verb()), None)
+                let from = match self.request() {
+                    Some((method, url)) => format!("`{url}` ({method})"),
+                    None => format!("`{host}`"),
+                };
+                (format!("cannot {} {what} of `{host}/{repository}`: no answer from {from}", operation.verb()), None)
             }
             _ => (format!("cannot {} {what} of `{host}/{repository}`{detail}", operation.verb()), None),
         };
@@ -306,6 +356,12 @@ fn redacted(text: &str, secrets: &[SecretString]) -> String {
     shown
 }
 
+/// Formats a URL without user, password and query.
+fn shown(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
 /// Returns a registry's message on one line, truncated and without control characters.
 fn sanitized(text: &str) -> String {
     let words: Vec<&str> =
@@ -378,6 +434,31 @@ mod tests {
         let operation = Operation { kind: OperationKind::StartUpload, repository: &repository, subject: "blob" };
         let error = answered(403, body).explain(&operation, "111122223333.dkr.ecr.eu-west-1.amazonaws.com");
         insta::assert_snapshot!(error.message, @"ecr:InitiateLayerUpload on arn:aws:ecr:eu-west-1:111122223333:repository/shop/api was denied (403 no ::error::x [31m)");
+    }
+
+    #[test]
+    fn a_request_without_an_answer_is_named_without_its_query_and_secrets() {
+        let repository = "shop/api".parse().unwrap();
+        let operation = Operation { kind: OperationKind::Upload, repository: &repository, subject: "sha256:0" };
+        let url =
+            Url::parse("http://me:word@localhost:5000/v2/shop/api/blobs/uploads/a-long-token?state=hidden").unwrap();
+        let secrets = [SecretString::from("a-long-token")];
+        let explained = |failure: Failure| {
+            let failure = failure.of_request(&Method::PUT, &url, &secrets);
+            // The first request is the one that failed.
+            let other = Url::parse("https://other.example/").unwrap();
+            failure.of_request(&Method::GET, &other, &[]).explain(&operation, "r.example").message
+        };
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
+        insta::assert_snapshot!(explained(Failure::unreachable(refused())), @"cannot write blob `sha256:0` of `r.example/shop/api`: no answer from `http://localhost:5000/v2/shop/api/blobs/uploads/***` (PUT)");
+        insta::assert_snapshot!(explained(Failure::no_answer(Duration::from_secs(30))), @"cannot write blob `sha256:0` of `r.example/shop/api` (no answer within 30 s: PUT http://localhost:5000/v2/shop/api/blobs/uploads/***)");
+        insta::assert_snapshot!(explained(Failure::stopped_reading(Duration::from_secs(60))), @"cannot write blob `sha256:0` of `r.example/shop/api` (it took no more bytes for 60 s: PUT http://localhost:5000/v2/shop/api/blobs/uploads/***)");
+        insta::assert_snapshot!(explained(Failure::stopped_answering()), @"cannot write blob `sha256:0` of `r.example/shop/api` (the answer stopped in the middle: PUT http://localhost:5000/v2/shop/api/blobs/uploads/***)");
+        let unreachable = Failure::unreachable(refused()).of_request(&Method::PUT, &url, &secrets);
+        let given_up = GivenUp { reason: unreachable.reason_with_request(), failures: 1 };
+        insta::assert_snapshot!(explained(Failure::host_given_up(given_up)), @"cannot write blob `sha256:0` of `r.example/shop/api` (the registry was given up: connection refused: PUT http://localhost:5000/v2/shop/api/blobs/uploads/***)");
+        // What was answered says itself what is wrong.
+        insta::assert_snapshot!(explained(answered(503, "")), @"cannot write blob `sha256:0` of `r.example/shop/api` (503 Service Unavailable)");
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Streak {
         let goes_on = self.first.is_some_and(|first| first + FAILING <= Instant::now());
         let fails = goes_on && self.failures >= FAILURES && self.operations.len() >= IN_A_ROW;
         if self.given_up.is_none() && (fails || self.gave_up.len() >= enough) {
-            self.given_up = Some(GivenUp { reason: failure.reason(), failures: self.failures });
+            self.given_up = Some(GivenUp { reason: failure.reason_with_request(), failures: self.failures });
         }
     }
 }

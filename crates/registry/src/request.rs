@@ -91,10 +91,12 @@ impl Registry {
         call: Call,
     ) -> Result<Answer, Failure> {
         let _permit = self.budget.permit(operation.kind).await;
+        let (method, url) = (call.method.clone(), call.url.clone());
         let response = self.send(operation, counts, call).await?;
         let (parts, body) = response.into_parts();
         let body = timeout(SMALL_ANSWER_DEADLINE, read(body, limit)).await;
-        let body = body.map_err(|_| Failure::no_answer(SMALL_ANSWER_DEADLINE))??;
+        let body = body.unwrap_or_else(|_| Err(Failure::no_answer(SMALL_ANSWER_DEADLINE)));
+        let body = body.map_err(|failure| failure.of_request(&method, &url, &self.authenticator.secrets(None)))?;
         self.budget.succeeded();
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
@@ -140,9 +142,11 @@ impl Registry {
             counts.request(operation.kind);
             let request = build(authorization, body)?;
             let response = match &progress {
-                Some(progress) => progress.watch(self.http.send(request), deadline).await?,
-                None => self.answer(request, deadline).await?,
+                Some(progress) => progress.watch(self.http.send(request), deadline).await,
+                None => self.answer(request, deadline).await,
             };
+            let secrets = || self.authenticator.secrets(authorization);
+            let response = response.map_err(|failure| failure.of_request(&method, &url, &secrets()))?;
             let status = response.status();
             if status.is_success() || (redirects && status.is_redirection()) {
                 self.health.answered(operation.kind);
@@ -150,8 +154,7 @@ impl Registry {
             }
             let (parts, body) = response.into_parts();
             let body = read(body, ERROR_LIMIT).await.unwrap_or_default();
-            let secrets = self.authenticator.secrets(authorization);
-            let mut failure = Failure::answered(status, &parts.headers, &body, &secrets);
+            let mut failure = Failure::answered(status, &parts.headers, &body, &secrets());
             if !failure.is_retryable() {
                 self.health.answered(operation.kind);
             }
@@ -196,7 +199,7 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, Fail
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => return Err(Failure::unreachable(error.into())),
             Ok(None) => return Ok(bytes.freeze()),
-            Err(_) => return Err(Failure::new(ErrorKind::Transient, "the answer stopped in the middle")),
+            Err(_) => return Err(Failure::stopped_answering()),
         };
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > limit {

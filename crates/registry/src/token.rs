@@ -114,11 +114,16 @@ impl Registry {
         }
         let request = request.body(full(body)).map_err(|error| Failure::unreachable(error.into()))?;
         counts.request(OperationKind::Token);
-        let response = self.answer(request, ANSWER_DEADLINE).await?;
-        let (parts, body) = response.into_parts();
-        let body = read(body, TOKEN_LIMIT).await?;
+        let method = request.method().clone();
+        let answer = async {
+            let response = self.answer(request, ANSWER_DEADLINE).await?;
+            let (parts, body) = response.into_parts();
+            Ok((parts, read(body, TOKEN_LIMIT).await?))
+        };
+        let secrets = self.authenticator.secrets(None);
+        let (parts, body) = answer.await.map_err(|failure: Failure| failure.of_request(&method, &url, &secrets))?;
         if !parts.status.is_success() {
-            let mut failure = Failure::answered(parts.status, &parts.headers, &body, &self.authenticator.secrets(None));
+            let mut failure = Failure::answered(parts.status, &parts.headers, &body, &secrets);
             failure.had_credentials = !matches!(credentials, Credentials::Anonymous);
             failure.at = Some(OperationKind::Token);
             return Err(failure);

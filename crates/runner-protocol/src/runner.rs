@@ -121,9 +121,15 @@ impl Runner {
     }
 
     /// Adds an annotation about the machine or the template, which other runs have too. A dry run, and a job of a matrix
-    /// that is not the first, only logs it.
-    pub fn remark(&self, annotation: Annotation) {
-        if self.is_repetition() { self.say(annotation.plain()) } else { self.annotate(annotation) }
+    /// that is not the first, only logs it. Returns whether it became an annotation.
+    pub fn remark(&self, annotation: Annotation) -> bool {
+        let is_shown = !self.is_repetition();
+        if is_shown {
+            self.annotate(annotation)
+        } else {
+            self.say(annotation.plain())
+        }
+        is_shown
     }
 
     /// Logs an annotation that an earlier run of the release has shown.

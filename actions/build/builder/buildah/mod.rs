@@ -581,3 +581,38 @@ fn repository(reference: &str) -> &str {
     let named = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
     named.map_or(reference, |(repository, _)| repository)
 }
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::Diagnostic;
+
+    use super::*;
+
+    /// The words are those of buildah 1.28 to 1.43.
+    #[test]
+    fn a_failure_for_lack_of_ids_says_how_to_get_them() {
+        let line = |log: &str| Diagnostic::of(&with_hint(ActionError::failure("`buildah` failed"), log).into()).line();
+        let warning =
+            "time=\"T\" level=warning msg=\"Reading allowed ID mappings: no subuid ranges found for user \\\"u\\\"\"\n";
+        let chown = format!("{warning}Error: chown /d: invalid argument\n");
+        let without_ids = "`buildah` failed (hint: this user has no range of ids in /etc/subuid and /etc/subgid: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\")";
+        for log in [
+            chown.as_str(),
+            "no subgid ranges found\nError: lchown /etc/gshadow: invalid argument",
+            "Error: cannot find UID/GID for user u: no subuid ranges found for user \"u\" in /etc/subuid",
+            "potentially insufficient UIDs or GIDs available in user namespace (requested 0:42 for /etc/gshadow)",
+        ] {
+            assert_eq!(line(log), without_ids, "{log}");
+        }
+        let without_programs =
+            "`buildah` failed (hint: rootless buildah needs newuidmap and newgidmap: apt-get install --yes uidmap)";
+        for log in [
+            "Error: running new{u,g}idmap: exec: \"newuidmap\": executable file not found in $PATH",
+            "command required for rootless mode with multiple IDs: exec: \"newuidmap\"",
+        ] {
+            assert_eq!(line(log), without_programs, "{log}");
+        }
+        // The warning alone is not the reason of another failure.
+        assert_eq!(line(&format!("{warning}Error: no such file\n")), "`buildah` failed");
+    }
+}

@@ -16,7 +16,7 @@ fn findings_with(text: &str, context: &Context) -> String {
     let mut would = template.would_deploy(&images, &keys, context);
     let undeployed: Vec<_> =
         undeployed.map(|image| (image, would.remove(&image.key.value).unwrap_or_default())).collect();
-    findings.extend(template.undeployed(&undeployed, context));
+    findings.extend(template.undeployed(&undeployed, context).into_iter().map(|(_, finding)| finding));
     findings.sort_by(|one, other| one.source_location.cmp(&other.source_location));
     let line = |finding: &crate::Finding| {
         let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();

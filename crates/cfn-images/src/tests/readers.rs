@@ -510,6 +510,31 @@ fn many_readers_end() {
     assert_eq!((usages.len(), shown(&usages[500])), (501, "r.example/app".to_owned()));
 }
 
+/// Where texts are no longer searched, the template is refused: an image that only they name would be missed.
+#[test]
+fn texts_that_are_not_searched_are_a_mistake() {
+    let mapping: String = (0..60).map(|number| format!("    Image{number}: {{imageName: app-{number}}}\n")).collect();
+    let with_texts = |count: usize| {
+        let texts: String = (0..count).map(|number| format!("      - text-{number}\n")).collect();
+        format!(
+            "Mappings:\n  Images:\n{mapping}Resources:\n  It:\n    Type: Custom::It\n    Properties:\n      Before: app-1\n      \
+             Texts:\n{texts}      After: app-2\n"
+        )
+    };
+    let found = |count: usize| {
+        let template = template(&with_texts(count));
+        let context = context(&[]);
+        let usages = template.usages(&context);
+        let findings = template.findings(&template.images("Images").unwrap(), &usages, &context);
+        let errors = findings.into_iter().filter(|finding| finding.severity == crate::Severity::Error);
+        let errors: Vec<String> =
+            errors.map(|finding| format!("{}: {}", finding.source_location, finding.message)).collect();
+        (usages.iter().filter(|usage| !usage.reads.is_empty()).count(), errors)
+    };
+    assert_eq!(found(80_000), (2, Vec::new()));
+    insta::assert_snapshot!(found(90_000).1.join("\n"), @"template.yaml:67:7: more texts than are searched for the names of the images");
+}
+
 /// Each of thousands of images is found in the texts that name it: the comparisons of texts with names do not run out.
 #[test]
 fn each_of_many_images_is_read() {

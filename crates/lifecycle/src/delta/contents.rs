@@ -93,7 +93,7 @@ impl PlatformContents {
         let packages = newest(read::packages(store, &manifest.digest).await?, "SBOM");
         let scan = newest(read::scan(store, &manifest.digest).await?, "scan");
         let vulnerabilities = scan.map(|scan| scan.vulnerabilities);
-        let size = manifest.blobs().map(|blob| blob.size).sum();
+        let size = Manifest::image_size([manifest]);
         Ok((name, Self { size, base, config, packages, vulnerabilities }))
     }
 }

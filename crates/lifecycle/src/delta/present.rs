@@ -155,7 +155,8 @@ impl PlatformDelta {
 }
 
 impl SizeChange {
-    fn sentence(self) -> String {
+    /// Formats the difference with its sign.
+    pub fn sentence(self) -> String {
         let size = |bytes: u64| humansize::format_size(bytes, humansize::BINARY);
         match self.to.cmp(&self.from) {
             std::cmp::Ordering::Equal => "the same".to_owned(),

@@ -43,9 +43,17 @@ pub struct Names {
     pub unmanaged: Vec<UnmanagedReference>,
     /// Warnings about names that a deployment will not resolve as intended.
     pub warnings: Vec<Annotation>,
+    /// Warnings about resources that may deploy an image under a name that is not known, by the image's key. Build asks
+    /// about the same resources.
+    pub doubts: Vec<(String, Annotation)>,
 }
 
 impl Names {
+    /// Returns all warnings.
+    pub fn all_warnings(&self) -> impl Iterator<Item = &Annotation> {
+        self.warnings.iter().chain(self.doubts.iter().map(|(_, warning)| warning))
+    }
+
     /// Returns the references with their source locations.
     pub fn locations(&self) -> impl Iterator<Item = (&Reference, &SourceLocation)> {
         self.images.iter().map(|named| (&named.reference, &named.source_location))
@@ -108,11 +116,12 @@ impl Project {
                 let usages_of_image: Vec<&Deployed> = of_image.cloned().unwrap_or_default();
                 let possible = all_possible.iter().filter(|_| usages_of_image.is_empty());
                 let possible: Vec<Usage> = possible.flat_map(|possible| possible.of(image)).collect();
-                names.warnings.extend(self.refuse_unknown_names(image, &usages_of_image, &possible)?);
+                let mut doubts = self.refuse_unknown_names(image, &usages_of_image, &possible)?;
                 if usages_of_image.is_empty() {
                     names.warnings.extend(evaluation.other_repository_warning(image, access));
-                    names.warnings.extend(self.refuse_unreadable(image, evaluation, &evaluated)?);
+                    doubts.extend(self.refuse_unreadable(image, evaluation, &evaluated)?);
                 }
+                names.doubts.extend(doubts.into_iter().map(|warning| (image.key.value.clone(), warning)));
                 names.warnings.extend(built_by_sam_warning(image, &usages_of_image));
                 let all: Vec<Usage> = usages_of_image.iter().flat_map(|deployed| deployed.usages.clone()).collect();
                 let mut settled = all.clone();

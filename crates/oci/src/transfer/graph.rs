@@ -109,10 +109,9 @@ impl Graph {
         children.filter_map(|manifest| Some((named(manifest)?, manifest))).collect()
     }
 
-    /// Returns the total size of all blobs and manifests in bytes, as a registry stores them.
+    /// Returns the size of the platforms, in the sense of [`Manifest::image_size`].
     pub fn size(&self) -> u64 {
-        let blobs: u64 = self.blobs.iter().map(|blob| blob.size).sum();
-        blobs + self.manifests().map(|manifest| manifest.bytes.len() as u64).sum::<u64>()
+        Manifest::image_size(self.platforms().into_iter().map(|(_, manifest)| manifest))
     }
 }
 

@@ -151,6 +151,8 @@ impl Program {
             Program::Skopeo => {
                 let from = format!("{}{from}", if publish { "oci:" } else { "docker://" });
                 command.args(["copy", "--all", "--preserve-digests", "--src-tls-verify=false"]);
+                // Where it looks for logins, which a user of no name may not do in the folder of the system.
+                command.env("XDG_RUNTIME_DIR", job.home);
                 without_root(&mut command, job);
                 command.args(["--dest-tls-verify=false", &from, &format!("docker://{into}")])
             }

@@ -165,9 +165,9 @@ impl Scene {
 
     /// Copies the first platform into a repository, under a tag of its own.
     fn copy_platform(&self, registry: &DockerRegistry, name: &str) {
-        let from = format!("{}@{}", self.folder.path().display(), self.image.children[0].digest);
+        let from = format!("{}/dev/shop/api@{}", self.registries[0].host(), self.image.children[0].digest);
         let into = format!("{}/{}:half", registry.host(), name.trim_end_matches(":1.0.0"));
-        printed(program("oras").args(["cp", "--from-oci-layout", "--to-plain-http", &from, &into]));
+        printed(program("oras").args(["cp", "--from-plain-http", "--to-plain-http", &from, &into]));
     }
 
     /// Only work that was done counts.

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use tokio_util::io::ReaderStream;
 
 use super::store::{BlobOutcome, BlobSource, BlobStream, ErrorKind, Store, StoreError, verified};
@@ -245,6 +247,32 @@ impl Layout {
     /// Opens a file of the layout, or returns `None` if it does not exist. Rejects links that leave the layout, and
     /// anything but regular files, since a device or pipe may never end.
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
+        let file = match self.open_beneath(path) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            // A link with an absolute path, which may lead to the inside, or a system without this call.
+            Err(_) => match self.open_by_real_path(path)? {
+                Some(file) => file,
+                None => return Ok(None),
+            },
+        };
+        if !file.metadata().map_err(|e| self.failed(path, e))?.is_file() {
+            return Err(self.not_a_file(path));
+        }
+        Ok(Some(file))
+    }
+
+    /// Opens a file of the layout by one call of Linux, which resolves every link below the folder.
+    fn open_beneath(&self, path: &Path) -> Result<File, Errno> {
+        let inside = path.strip_prefix(&self.root).map_err(|_| Errno::XDEV)?;
+        let folder = rustix::fs::open(&self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // A pipe does not wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        Ok(File::from(rustix::fs::openat2(folder, inside, flags, Mode::empty(), resolve)?))
+    }
+
+    fn open_by_real_path(&self, path: &Path) -> Result<Option<File>, StoreError> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -252,10 +280,13 @@ impl Layout {
         };
         let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
         if !real.starts_with(root) || !real.is_file() {
-            let message = format!("{} is not a file of the layout", path.display());
-            return Err(StoreError::new(ErrorKind::Invalid, message));
+            return Err(self.not_a_file(path));
         }
         File::open(&real).map(Some).map_err(|e| self.failed(path, e))
+    }
+
+    fn not_a_file(&self, path: &Path) -> StoreError {
+        StoreError::new(ErrorKind::Invalid, format!("{} is not a file of the layout", path.display()))
     }
 
     /// Runs blocking work, which waits for the disk or the lock, on a separate thread, so that signals are still

@@ -63,15 +63,14 @@ impl Row {
 
 fn main() {
     let runs = std::env::var("BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(RUNS);
-    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "build") {
-        return table::write_builds(&builds::measure(runs));
-    }
-    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "many") {
-        return many::write(&many_images());
-    }
     let programs = Program::present();
-    if std::env::var("BENCH_ONLY").is_ok_and(|only| only == "large") {
-        return table::write_large(&large_layer(&programs, runs));
+    match std::env::var("BENCH_ONLY").as_deref() {
+        Ok("build") => return table::write_builds(&builds::measure(runs)),
+        Ok("large") => return table::write_large(&large_layer(&programs, runs)),
+        Ok("many") => return many::write(&many_images()),
+        Ok("own") => return table::write_own(&own::measure(runs)),
+        Ok(other) => panic!("BENCH_ONLY is `{other}`, which is none of build, large, many, own"),
+        Err(_) => {}
     }
     let mut rows: Vec<Row> = Vec::new();
     for latency in LATENCIES {

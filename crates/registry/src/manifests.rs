@@ -140,7 +140,7 @@ impl Repository {
     }
 
     /// Returns the error for a response that contradicts what the registry is known to contain.
-    fn contradiction(&self, what: &str, answered: &str) -> StoreError {
+    pub(super) fn contradiction(&self, what: &str, answered: &str) -> StoreError {
         let message = format!("{what} of {} can't be read: it answers {answered}", self.address());
         StoreError::new(ErrorKind::Transient, message)
     }
@@ -203,6 +203,16 @@ impl Repository {
                 tokio::time::sleep(READ_INTERVAL).await;
                 self.head(tag).await
             }
+        }
+    }
+
+    /// Returns whether the list of tags contains a tag, or `None` if its first page does not contain all tags, or cannot
+    /// be read.
+    pub(super) async fn is_listed(&self, tag: &Tag) -> Option<bool> {
+        match self.tag_page(self.first_tag_page()).await.ok()? {
+            None => Some(false),
+            Some(TagPage { tags, .. }) if tags.contains(tag) => Some(true),
+            Some(TagPage { next, .. }) => next.is_none().then_some(false),
         }
     }
 

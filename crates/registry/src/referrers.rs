@@ -21,7 +21,7 @@ use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
 use oci::{
     Content, Descriptor, Digest, ErrorKind, MANIFEST_LIMIT, Manifest, READ_ATTEMPTS, READ_INTERVAL, RepositoryName,
-    Store, StoreError, Tag, media_type,
+    Store, StoreError, Tag, listed_tag, media_type,
 };
 
 /// The maximum number of pages of a digest's referrers.
@@ -42,6 +42,8 @@ struct State {
     missing: HashSet<RepositoryName>,
     /// Whether the use of the tag has been reported.
     said: bool,
+    /// Locks that let one request find out whether a repository has the API.
+    decisions: HashMap<RepositoryName, Arc<tokio::sync::Mutex<()>>>,
     /// Locks that allow one writer per list, because a list is read, changed and written.
     lists: HashMap<(RepositoryName, Digest), Arc<tokio::sync::Mutex<()>>>,
 }
@@ -59,24 +61,64 @@ enum ReferrersResponse {
 impl Repository {
     /// Returns the referrers of a digest.
     pub(super) async fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
-        if !self.registry.referrers_api.is_missing(&self.name)
-            && let Some(referrers) = self.referrers_from_api(subject).await?
-        {
-            return Ok(referrers);
+        if self.registry.referrers_api.is_missing(&self.name) {
+            return self.referrers_from_tag(subject).await;
         }
+        let response = self.request_referrers(subject).await?;
+        let may_be_missing = matches!(&response, ReferrersResponse::NotFound(failure) if self.may_have_no_api(failure));
+        let (api, tag) = if may_be_missing {
+            // The tag is read meanwhile, but counts only without the API.
+            let (api, tag) = tokio::join!(self.first_to_miss_api(subject, response), self.referrers_from_tag(subject));
+            (api?, Some(tag))
+        } else {
+            (self.referrers_from_api(subject, response).await?, None)
+        };
+        match (api, tag) {
+            (Some(referrers), _) => Ok(referrers),
+            (None, Some(tag)) => tag,
+            (None, None) => self.referrers_from_tag(subject).await,
+        }
+    }
+
+    async fn referrers_from_tag(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let index = self.referrers_index(&Tag::of_referrers(subject)).await?;
         Ok(index.map(|index| index.children().to_vec()).unwrap_or_default())
     }
 
-    /// Requests the referrers from the API. Returns `None` if there is no API, so that the tag has to be read.
-    async fn referrers_from_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, StoreError> {
+    /// Continues like [`referrers_from_api`](Self::referrers_from_api). If several digests of a repository get a 404 at
+    /// the same time, one of them finds out whether there is an API.
+    async fn first_to_miss_api(
+        &self,
+        subject: &Digest,
+        response: ReferrersResponse,
+    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
+        let decision = self.registry.referrers_api.decision(&self.name);
+        let _decides = decision.lock().await;
+        if self.registry.referrers_api.is_missing(&self.name) {
+            return Ok(None);
+        }
+        self.referrers_from_api(subject, response).await
+    }
+
+    /// Returns the referrers from the API's first response, or from later ones if that is none. Returns `None` if there
+    /// is no API, so that the tag has to be read.
+    async fn referrers_from_api(
+        &self,
+        subject: &Digest,
+        first: ReferrersResponse,
+    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
         let mut answered = String::new();
         let mut absent = 0;
-        for look in 0..READ_ATTEMPTS {
-            if look > 0 {
-                sleep(READ_INTERVAL).await;
-            }
-            match self.request_referrers(subject).await? {
+        let mut first = Some(first);
+        for _ in 0..READ_ATTEMPTS {
+            let response = match first.take() {
+                Some(first) => first,
+                None => {
+                    sleep(READ_INTERVAL).await;
+                    self.request_referrers(subject).await?
+                }
+            };
+            match response {
                 ReferrersResponse::Listed(referrers) => {
                     self.registry.referrers_api.has_answered();
                     return Ok(Some(referrers));
@@ -170,13 +212,24 @@ impl Repository {
         self.registry.attempt(PATIENCE, operation, &self.counts, attempt).await
     }
 
-    /// Reads the list under a tag. A missing one is requested twice.
+    /// Reads the list under a tag. It is absent if the list of all tags, which is read after that, does not contain it.
+    /// If that list is not complete, an absent one is requested twice.
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
-        let mut index = self.tagged(tag).await?;
-        if index.is_none() {
-            sleep(READ_INTERVAL).await;
-            index = self.tagged(tag).await?;
-        }
+        let index = match self.tagged(tag).await? {
+            Some(index) => Some(index),
+            None => match self.is_listed(tag).await {
+                Some(false) => None,
+                Some(true) => {
+                    let (_, digest) = listed_tag(self, tag).await?;
+                    let index = self.manifest(&digest).await?;
+                    Some(index.ok_or_else(|| self.contradiction(&format!("the tag `{tag}`"), "404 for its digest"))?)
+                }
+                None => {
+                    sleep(READ_INTERVAL).await;
+                    self.tagged(tag).await?
+                }
+            },
+        };
         match index {
             Some(index) if !matches!(index.content, Content::Index { .. }) => {
                 let message = format!("the tag `{tag}` of {} holds no list of referrers", self.address());
@@ -252,6 +305,11 @@ impl ReferrersApi {
         let mut state = self.state();
         state.missing.insert(repository.clone());
         !std::mem::replace(&mut state.said, true)
+    }
+
+    /// Returns the lock for finding out whether a repository has the API.
+    fn decision(&self, repository: &RepositoryName) -> Arc<tokio::sync::Mutex<()>> {
+        self.state().decisions.entry(repository.clone()).or_default().clone()
     }
 
     /// Returns the lock for the referrers of a digest.

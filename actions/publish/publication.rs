@@ -56,6 +56,9 @@ pub(crate) async fn plan(
     })?;
     let mut delivery = Delivery::new(RecordKind::Publish, store, target, graph, tags);
     delivery.is_there |= is_there;
+    if !request.common.dry_run && !delivery.is_there && !delivery.is_in_one_repository() {
+        copy::open_ahead(delivery.target.store.as_ref(), delivery.graph.blobs.len());
+    }
     delivery.remarks = remarks;
     let other = named.other_digest_warning(delivery.digest()).map(|text| Remark::new(Level::Warning, text));
     delivery.remarks.extend(other);

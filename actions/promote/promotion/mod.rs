@@ -15,7 +15,7 @@ use lifecycle::evidence::{DatedVersion, FirstRecord, Record, RecordKind, Recorde
 use lifecycle::inputs::EvidenceMode;
 use lifecycle::naming::{Named, NamedTag};
 use lifecycle::signing::Workflows;
-use oci::transfer::Graph;
+use oci::transfer::{Graph, copy};
 use oci::{Digest, ErrorKind, Reference, Store, StoreError, Tag};
 use runner_protocol::{Level, Runner};
 
@@ -185,6 +185,10 @@ impl Promotion {
         let is_written = delivery.written_tags().next().is_some();
         let copies_evidence = request.writing.evidence != EvidenceMode::None;
         let copies = delivery.kept().is_none() && !delivery.is_in_one_repository() && (is_written || copies_evidence);
+        if copies && is_written && !request.common.dry_run {
+            // How many blobs the image has is not known yet.
+            copy::open_ahead(delivery.target.store.as_ref(), usize::MAX);
+        }
         if lookups.graph || copies {
             delivery.graph = Graph::read(&delivery.source, delivery.graph.root.clone()).await?;
         }

@@ -149,7 +149,7 @@ impl Repository {
         let stored_within = ANSWER_DEADLINE + Duration::from_secs(blob.size / STORES);
         let first_session = Mutex::new(session);
         // Waits before the source is opened, so that uploads that have to wait hold neither a connection nor buffers.
-        let _room = self.registry.uploads.acquire().await;
+        let _room = self.registry.uploads.take(blob.size).await;
         let attempt = || async {
             let opened = first_session.lock().unwrap_or_else(PoisonError::into_inner).take();
             let session = async {

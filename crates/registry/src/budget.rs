@@ -7,26 +7,34 @@ use tokio::time::Instant;
 
 use super::operation::OperationKind;
 
+/// The number of concurrent requests to a registry that a run begins with, for any number of images.
+const FIRST: usize = 128;
+
 /// Limits the number of concurrent requests to a registry, and the rate of those that it limits.
 ///
-/// The number of requests adapts by additive increase and multiplicative decrease. It is halved when the registry
-/// throttles, and grows by one after every full round of successes.
+/// The number of requests adapts as the window of TCP does. It grows by one after every success, which doubles it in
+/// each full round, until the registry first throttles or fails. From then on, it grows by one after every full round of
+/// successes. It is halved when the registry throttles.
 pub(super) struct Budget {
     gate: Mutex<Gate>,
     released: Notify,
     paces: Vec<Pace>,
 }
 
-/// The rate of some kinds of requests: in no second do more start than `per_second`. Those may start at once.
+/// The rate of some kinds of requests: in no [`WINDOW`] do more start than `most`. Those may start at once.
 struct Pace {
     kinds: &'static [OperationKind],
-    per_second: usize,
+    most: usize,
     /// When the last of them started.
     started: tokio::sync::Mutex<VecDeque<Instant>>,
 }
 
-/// Nine tenths of ECR's quotas for an account and region: what arrives later than it was sent does not exceed them.
-/// Other jobs share the quotas, and what ECR throttles is sent again.
+/// The time in which nine tenths of a quota per second may start. This never empties the token bucket of ECR, even if the
+/// first requests arrive a tenth of a second late.
+const WINDOW: Duration = Duration::from_millis(950);
+
+/// Nine tenths of ECR's quotas for an account and region. Other jobs share the quotas, and what ECR throttles is sent
+/// again.
 const ECR_PACES: [(&[OperationKind], usize); 4] = [
     // `PutImage`
     (&[OperationKind::PutManifest], 9),
@@ -42,6 +50,8 @@ struct Gate {
     active: usize,
     limit: usize,
     most: usize,
+    /// Whether the registry has throttled or failed, so that the limit grows slowly.
+    is_cautious: bool,
     /// The number of successes since the limit last changed.
     successes: usize,
     /// No request starts before this time, because the registry asked for a pause.
@@ -55,9 +65,10 @@ impl Budget {
     /// Returns a budget of at most `most` concurrent requests, with the quotas of ECR or without any.
     pub(super) fn new(most: usize, is_ecr: bool) -> Self {
         let most = most.max(1);
-        let pace = |(kinds, per_second)| Pace { kinds, per_second, started: tokio::sync::Mutex::default() };
+        let pace = |(kinds, most)| Pace { kinds, most, started: tokio::sync::Mutex::default() };
         let paces = ECR_PACES.into_iter().filter(|_| is_ecr).map(pace).collect();
-        let gate = Gate { active: 0, limit: most, most, successes: 0, pause_until: None };
+        let limit = most.min(FIRST);
+        let gate = Gate { active: 0, limit, most, is_cautious: false, successes: 0, pause_until: None };
         Self { gate: Mutex::new(gate), released: Notify::new(), paces }
     }
 
@@ -67,10 +78,10 @@ impl Budget {
         // Only one request of a kind waits for the rate, and the others wait for this one. It counts from the moment at
         // which it gets a slot.
         let mut started = pace.started.lock().await;
-        if started.len() >= pace.per_second
+        if started.len() >= pace.most
             && let Some(first) = started.front()
         {
-            tokio::time::sleep_until(*first + Duration::from_secs(1)).await;
+            tokio::time::sleep_until(*first + WINDOW).await;
             started.pop_front();
         }
         let permit = self.slot().await;
@@ -98,20 +109,35 @@ impl Budget {
         }
     }
 
+    /// Returns how many requests may be sent concurrently now.
+    pub(super) fn limit(&self) -> usize {
+        self.gate().limit
+    }
+
     /// Records that the registry throttled a request. No request starts during the pause that it asked for.
     pub(super) fn throttled(&self, pause: Option<Duration>) {
         let mut gate = self.gate();
         gate.limit = (gate.limit / 2).max(1);
+        gate.is_cautious = true;
         gate.successes = 0;
         let until = pause.map(|pause| Instant::now() + pause);
         gate.pause_until = gate.pause_until.max(until);
+    }
+
+    /// Records that a request failed in another way. What the registry or the network does not bear is not tried
+    /// again.
+    pub(super) fn failed(&self) {
+        let mut gate = self.gate();
+        gate.limit = gate.limit.min(FIRST);
+        gate.is_cautious = true;
+        gate.successes = 0;
     }
 
     /// Records a successful request.
     pub(super) fn succeeded(&self) {
         let mut gate = self.gate();
         gate.successes += 1;
-        if gate.limit < gate.most && gate.successes >= gate.limit {
+        if gate.limit < gate.most && (!gate.is_cautious || gate.successes >= gate.limit) {
             gate.limit += 1;
             gate.successes = 0;
             self.released.notify_one();
@@ -165,6 +191,22 @@ mod tests {
         assert_eq!(budget.gate().limit, 1);
     }
 
+    #[tokio::test]
+    async fn the_limit_doubles_in_each_round_until_the_registry_fails() {
+        let limit_after = |budget: &Budget, successes: usize| {
+            (0..successes).for_each(|_| budget.succeeded());
+            budget.gate().limit
+        };
+        let budget = Budget::new(400, false);
+        assert_eq!(budget.gate().limit, 128);
+        assert_eq!(limit_after(&budget, 128), 256);
+        assert_eq!(limit_after(&budget, 256), 400);
+        budget.failed();
+        assert_eq!(budget.gate().limit, 128);
+        assert_eq!(limit_after(&budget, 127), 128);
+        assert_eq!(limit_after(&budget, 1), 129);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everything_back() {
         let budget = Budget::new(8, false);
@@ -190,22 +232,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn quotas_of_ecr_are_kept_and_used() {
         for (kind, quota) in [
-            (OperationKind::PutManifest, 10),
-            (OperationKind::StartUpload, 100),
-            (OperationKind::Mount, 100),
-            (OperationKind::Upload, 100),
-            (OperationKind::HeadBlob, 1000),
+            (OperationKind::PutManifest, 10.0),
+            (OperationKind::StartUpload, 100.0),
+            (OperationKind::Mount, 100.0),
+            (OperationKind::Upload, 100.0),
+            (OperationKind::HeadBlob, 1000.0),
         ] {
-            let count = 15 * quota;
-            let starts = starts(kind, count).await;
-            for start in &starts {
-                let in_second = starts.iter().filter(|other| (*start..start + 1000).contains(other)).count();
-                assert!(in_second < quota, "{kind:?}: {in_second} from {start} ms on");
+            let starts = starts(kind, 15 * quota as usize).await;
+            // Each arrives up to 100 ms later than it was sent, and the first ones are the latest.
+            let mut arrivals: Vec<f64> = starts.iter().map(|start| *start as f64 / 1000.0).collect();
+            arrivals.iter_mut().take(quota as usize).for_each(|arrival| *arrival += 0.1);
+            arrivals.sort_by(f64::total_cmp);
+            let (mut level, mut filled) = (quota, 0.0);
+            for arrival in arrivals {
+                level = (level + (arrival - filled) * quota).min(quota) - 1.0;
+                filled = arrival;
+                assert!(level >= 0.0, "{kind:?}: throttled at {arrival} s");
             }
             // With a full bucket at the start, the quota of `PutImage` allows all of them within 14 s. The others are not
             // what a run waits for.
             let last = starts.iter().max().unwrap();
-            assert!(kind != OperationKind::PutManifest || *last < 14_000 * 115 / 100, "{last} ms");
+            assert!(kind != OperationKind::PutManifest || *last < 14_000 * 110 / 100, "{last} ms");
         }
         // What has no quota does not wait for what has.
         assert_eq!(starts(OperationKind::GetManifest, 128).await, [0; 128]);
@@ -223,6 +270,6 @@ mod tests {
         for _ in 0..9 {
             drop(budget.permit(OperationKind::PutManifest).await);
         }
-        assert_eq!(began.elapsed().as_millis(), 1000);
+        assert_eq!(began.elapsed(), WINDOW);
     }
 }

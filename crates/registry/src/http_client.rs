@@ -1,10 +1,11 @@
 //! The HTTP client for registries, the AWS SDK, and GitHub's API.
 
+use std::collections::{HashMap, VecDeque};
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -18,6 +19,7 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use crate::tls;
@@ -28,6 +30,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept: shorter than the timeouts of load balancers.
 const IDLE: Duration = Duration::from_secs(50);
+
+/// How long a connection is kept that was opened ahead and has not been used yet.
+const AHEAD: Duration = Duration::from_secs(5);
 
 /// The size of a connection's read and write buffers, in bytes. The default is six times as much, for each of some
 /// dozen concurrent blobs.
@@ -41,7 +46,10 @@ pub type Body = UnsyncBoxBody<Bytes, StoreError>;
 /// Proxies come from `HTTPS_PROXY` and `NO_PROXY`, root certificates from the system, or from `SSL_CERT_FILE` and
 /// `SSL_CERT_DIR`. HTTP/1.1 is deliberate: one connection per blob is faster than many blobs on one connection.
 #[derive(Clone)]
-pub struct HttpClient(Client<Connector, Body>);
+pub struct HttpClient {
+    client: Client<Connector, Body>,
+    connector: Connector,
+}
 
 impl Default for HttpClient {
     fn default() -> Self {
@@ -57,26 +65,37 @@ impl HttpClient {
 
     /// Returns a client with another connection time limit.
     pub fn connecting_within(deadline: Duration) -> Self {
-        Self(client(deadline))
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        // The time is divided among the addresses of a host, so that an unreachable one leaves time for the next.
+        http.set_connect_timeout(Some(deadline));
+        let proxied = Proxied { http, proxies: Arc::new(Matcher::from_env()) };
+        let connector = Connector { proxied, deadline, hosts: Arc::default() };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http1_max_buf_size(BUFFER)
+            .build(connector.clone());
+        Self { client, connector }
+    }
+
+    /// Opens connections ahead of requests that will soon be sent, unless `most` have been opened to the host. A
+    /// failure concerns only the request that would have used the connection.
+    pub fn open_ahead(&self, to: &Uri, count: usize, most: usize) {
+        let mut hosts = self.connector.hosts();
+        let host = hosts.entry(origin(to)).or_default();
+        for _ in 0..count.min(most.saturating_sub(host.opened)) {
+            host.opened += 1;
+            let at = Instant::now();
+            host.ahead.push_back((at, tokio::spawn(self.connector.connect(to.clone()))));
+        }
     }
 
     /// Sends a request, without retries.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        Ok(self.0.request(request).await?)
+        Ok(self.client.request(request).await?)
     }
-}
-
-fn client(deadline: Duration) -> Client<Connector, Body> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    // The time is divided among the addresses of a host, so that an unreachable one leaves time for the next.
-    http.set_connect_timeout(Some(deadline));
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .http1_max_buf_size(BUFFER)
-        .build(Connector { proxied: Proxied { http, proxies: Arc::new(Matcher::from_env()) }, deadline })
 }
 
 /// Returns a body with these bytes.
@@ -124,26 +143,36 @@ fn address(uri: &Uri) -> String {
     uri.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// Returns scheme, host and port of a URI.
+fn origin(uri: &Uri) -> String {
+    format!("{}://{}", uri.scheme_str().unwrap_or_default(), address(uri))
+}
+
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+type Connection = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Connects with or without TLS. The TLS configuration is created for the first TLS connection.
 #[derive(Clone)]
 pub struct Connector {
     proxied: Proxied,
     deadline: Duration,
+    /// By [`origin`].
+    hosts: Arc<Mutex<HashMap<String, Host>>>,
 }
 
-impl Service<Uri> for Connector {
-    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
-    type Error = BoxError;
-    type Future = Connecting<Self::Response>;
+/// The connections to a host.
+#[derive(Default)]
+struct Host {
+    /// How many were opened so far. Few are closed before the run ends.
+    opened: usize,
+    /// Those that were opened ahead, with the time at which that began.
+    ahead: VecDeque<(Instant, JoinHandle<Result<Connection, BoxError>>)>,
+}
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.proxied.poll_ready(context)
-    }
-
-    fn call(&mut self, to: Uri) -> Self::Future {
-        let Self { mut proxied, deadline } = self.clone();
+impl Connector {
+    fn connect(&self, to: Uri) -> Connecting<Connection> {
+        let Self { mut proxied, deadline, .. } = self.clone();
         let connected = async move {
             if to.scheme_str() == Some("http") {
                 return Ok(MaybeHttpsStream::Http(proxied.call(to).await?));
@@ -159,6 +188,40 @@ impl Service<Uri> for Connector {
             let late = |_| format!("no connection within {} s", deadline.as_secs_f32());
             tokio::time::timeout(deadline, connected).await.map_err(late)?
         })
+    }
+
+    /// Takes a connection that was opened ahead, and that a request can still use.
+    fn take(&self, to: &Uri) -> Option<JoinHandle<Result<Connection, BoxError>>> {
+        let mut hosts = self.hosts();
+        let host = hosts.entry(origin(to)).or_default();
+        while let Some((at, connection)) = host.ahead.pop_front() {
+            if at.elapsed() < AHEAD {
+                return Some(connection);
+            }
+        }
+        host.opened += 1;
+        None
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = Connection;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.proxied.poll_ready(context)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        match self.take(&to) {
+            Some(ahead) => Box::pin(async move { ahead.await? }),
+            None => self.connect(to),
+        }
     }
 }
 
@@ -214,4 +277,46 @@ async fn through(proxy: Intercept, http: HttpConnector, to: Uri) -> Result<Tokio
 struct ProxyFailed {
     at: String,
     source: BoxError,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_take_the_connections_that_were_opened_ahead() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = |scheme: &str| -> Uri { format!("{scheme}://{}/", listener.local_addr().unwrap()).parse().unwrap() };
+        let (http, https) = (uri("http"), uri("https"));
+        let (opened, mut connections) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                opened.send(()).unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    while connection.read(&mut request).await.is_ok_and(|length| length > 0) {
+                        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                    }
+                });
+            }
+        });
+        let client = HttpClient::new();
+        client.open_ahead(&http, 3, 2);
+        for _ in 0..2 {
+            connections.recv().await.unwrap();
+        }
+        // A connection without TLS is not for a request with it.
+        assert!(client.connector.take(&https).is_none());
+        let send = || client.send(Request::get(http.clone()).body(full(Bytes::new())).unwrap());
+        let (one, two) = tokio::join!(send(), send());
+        assert!(one.unwrap().status().is_success() && two.unwrap().status().is_success());
+        assert!(connections.try_recv().is_err());
+        // As many as allowed have been opened.
+        client.open_ahead(&http, 1, 2);
+        assert!(client.connector.take(&http).is_none());
+    }
 }

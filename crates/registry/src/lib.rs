@@ -24,10 +24,12 @@ mod testing;
 mod tls;
 mod token;
 mod upload_progress;
+mod upload_room;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::{Resource, getrlimit};
 use url::Url;
 
 pub use auth::{CredentialSource, Credentials};
@@ -45,19 +47,20 @@ use oci::{Location, RepositoryName, StoreError};
 use operation::Counts;
 use progress::Progress;
 use referrers::ReferrersApi;
+use upload_room::UploadRoom;
 
 /// The maximum number of concurrent requests to a registry, for any number of images. Each takes a connection. A copy of
 /// one image sends fewer, see `oci::transfer`.
-const REQUESTS: usize = 128;
+const REQUESTS: u64 = 512;
 
-/// The maximum number of concurrent blob uploads to a registry, for any number of images. Each takes the buffers of
-/// two connections, some 100 KiB.
-const UPLOADS: usize = 64;
+/// The share of the process's open files that the requests to one registry may take. Others are connections to another
+/// registry and to AWS, idle connections, and files of layouts.
+const SHARE_OF_FILES: u64 = 4;
 
 /// Options for the access to registries.
 #[derive(Clone)]
 pub struct Options {
-    /// The maximum number of concurrent requests to each registry.
+    /// The maximum number of concurrent requests to each registry. By default, as many as the limit of open files allows.
     pub concurrency: usize,
     /// URLs to use instead of a host's own: a VPC endpoint, a proxy, an emulator.
     pub endpoints: BTreeMap<String, Url>,
@@ -67,7 +70,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { concurrency: REQUESTS, endpoints: BTreeMap::new(), progress: Arc::new(|_| {}) }
+        // `None` is unlimited.
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let concurrency = (files / SHARE_OF_FILES).clamp(1, REQUESTS) as usize;
+        Self { concurrency, endpoints: BTreeMap::new(), progress: Arc::new(|_| {}) }
     }
 }
 
@@ -90,8 +96,7 @@ pub(crate) struct Registry {
     budget: Budget,
     health: Health,
     progress: Progress,
-    /// Slots for blob uploads.
-    uploads: tokio::sync::Semaphore,
+    uploads: UploadRoom,
     mounts: Mounts,
     referrers_api: ReferrersApi,
     /// What the registry is known to contain in this run.
@@ -144,7 +149,7 @@ impl Registries {
             budget: Budget::new(self.options.concurrency, EcrHost::parse(host).is_some()),
             health: Health::default(),
             progress: Progress::new(self.options.progress.clone()),
-            uploads: tokio::sync::Semaphore::new(UPLOADS),
+            uploads: UploadRoom::default(),
             mounts: Mounts::default(),
             referrers_api: ReferrersApi::default(),
             known: KnownContent::default(),

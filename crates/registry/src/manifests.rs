@@ -328,6 +328,12 @@ impl Store for Repository {
             format!("{} lists more than {TAG_PAGES} pages of tags", self.address()),
         ))
     }
+
+    fn open_ahead(&self, requests: usize) {
+        if let Ok(endpoint) = self.registry.endpoint.as_str().parse() {
+            self.registry.http.open_ahead(&endpoint, requests, self.registry.budget.limit());
+        }
+    }
 }
 
 /// The result of a PUT of a manifest.

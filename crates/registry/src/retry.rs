@@ -95,8 +95,9 @@ impl Registry {
             .notify(|failure, wait| {
                 counts.retry();
                 self.health.failed(operation, failure);
-                if failure.kind == ErrorKind::Throttled {
-                    self.budget.throttled(failure.retry_after);
+                match failure.kind {
+                    ErrorKind::Throttled => self.budget.throttled(failure.retry_after),
+                    _ => self.budget.failed(),
                 }
                 self.report_retry(operation, failure, wait);
             });

@@ -18,6 +18,9 @@ const BLOBS_AT_A_TIME: usize = 16;
 /// The maximum number of concurrent manifest writes of an image.
 const MANIFESTS_AT_A_TIME: usize = 8;
 
+/// The maximum number of concurrent lists of referrers of an image.
+const LISTS_AT_A_TIME: usize = 16;
+
 /// How long a tag write may continue after the run is cancelled: well within the 5 s that are left for the report.
 const TAG_GRACE: Duration = Duration::from_secs(3);
 
@@ -32,6 +35,12 @@ pub struct Copied {
     pub sent: u64,
 }
 
+/// Opens the connections for looking up this many blobs, because an image that is being planned will soon be copied.
+pub fn open_ahead(target: &dyn Store, blobs: usize) {
+    // One is there, over which the plan has looked up the tag.
+    target.open_ahead(blobs.min(BLOBS_AT_A_TIME).saturating_sub(1));
+}
+
 /// Copies everything below a root: blobs, then child manifests by digest.
 ///
 /// # Errors
@@ -39,6 +48,11 @@ pub struct Copied {
 pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph: &Graph) -> Result<Copied, StoreError> {
     if same_repository(source.as_ref(), target.as_ref()) {
         return Ok(Copied::default());
+    }
+    // Blobs that the target does not have are read from here, unless both are in one place.
+    let location = |store: &dyn Store| store.origin().map(|(location, _)| location.clone());
+    if location(source.as_ref()) != location(target.as_ref()) {
+        source.open_ahead(graph.blobs.len().min(BLOBS_AT_A_TIME).saturating_sub(1));
     }
     let blob_source: Arc<dyn BlobSource> = source.clone();
     let copied = blobs(&graph.blobs, &blob_source, target).await?;
@@ -100,16 +114,17 @@ pub async fn needed_attachments(
 
 /// Returns those of `wanted` that are missing in the target.
 async fn missing(target: &Arc<dyn Store>, graph: &Graph, wanted: &Attached) -> Result<Attached, StoreError> {
-    let mut has: Vec<_> = Vec::new();
     let subjects = graph.manifests().chain(wanted.referrers.iter().flat_map(Graph::manifests));
     let subjects: BTreeSet<&Digest> = subjects.map(|subject| &subject.digest).collect();
     // Only the subjects of wanted referrers are looked up.
-    for subject in subjects {
-        let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|s| s.digest == *subject);
-        if wanted.referrers.iter().any(refers) {
-            has.extend(target.referrers(subject).await?.into_iter().map(|referrer| referrer.digest));
-        }
-    }
+    let is_subject = |digest: &Digest| {
+        let refers = |referrer: &Graph| referrer.root.subject.as_ref().is_some_and(|subject| subject.digest == *digest);
+        wanted.referrers.iter().any(refers)
+    };
+    let listings: Vec<_> =
+        subjects.into_iter().filter(|subject| is_subject(subject)).map(|subject| target.referrers(subject)).collect();
+    let listed: Vec<Vec<Descriptor>> = stream::iter(listings).buffered(LISTS_AT_A_TIME).try_collect().await?;
+    let has: BTreeSet<Digest> = listed.into_iter().flatten().map(|referrer| referrer.digest).collect();
     let referrers = wanted.referrers.iter().filter(|referrer| !has.contains(&referrer.root.digest)).cloned().collect();
     let mut tags = Vec::new();
     for (tag, graph) in &wanted.tags {

@@ -1,0 +1,49 @@
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// The unit of room, in bytes: about what the smallest upload takes.
+const UNIT: u64 = 64 * 1024;
+
+/// The room for uploads to one registry, in units.
+const UNITS: usize = 512;
+
+/// The most that one upload takes, in units. However large the blob is, it never has more in memory than the buffers of
+/// two connections.
+const MOST: u64 = 8;
+
+/// Limits what concurrent uploads to a registry take of memory, for any number of images: up to 512 small blobs at a
+/// time, or 64 large ones.
+pub(super) struct UploadRoom(Semaphore);
+
+impl Default for UploadRoom {
+    fn default() -> Self {
+        Self(Semaphore::new(UNITS))
+    }
+}
+
+impl UploadRoom {
+    /// Waits until there is room for a blob of this size, in bytes.
+    pub(super) async fn take(&self, size: u64) -> Option<SemaphorePermit<'_>> {
+        let units = size.div_ceil(UNIT).clamp(1, MOST);
+        // Fails only if the semaphore is closed, which it never is.
+        self.0.acquire_many(units as u32).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn at_a_time(size: u64) -> usize {
+        let room = UploadRoom::default();
+        let taken = std::iter::from_fn(|| room.take(size).now_or_never().flatten());
+        taken.collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn small_blobs_take_less_room_than_large_ones() {
+        let counts = [0, 1, UNIT, UNIT + 1, 4 * UNIT, 8 * UNIT, u64::MAX].map(at_a_time);
+        assert_eq!(counts, [512, 512, 512, 256, 128, 64, 64]);
+    }
+}

@@ -190,7 +190,8 @@ impl Promotion {
             copy::open_ahead(delivery.target.store.as_ref(), usize::MAX);
         }
         if lookups.graph || copies {
-            delivery.graph = Graph::read(&delivery.source, delivery.graph.root.clone()).await?;
+            let graph = Graph::read(&delivery.source, delivery.graph.root.clone()).await?;
+            delivery.graph = Arc::new(graph);
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ pub struct Delivery {
     /// The repository that the image is written to.
     pub target: OpenRepository,
     /// The image. The graph may consist of the root alone if nothing has to be copied.
-    pub graph: Graph,
+    pub graph: Arc<Graph>,
     /// The tags; that of the reference is the first.
     pub tags: Vec<TagPlan>,
     /// The target's repository, which may have to be created first.
@@ -104,7 +104,7 @@ impl Delivery {
             source,
             target,
             is_there: false,
-            graph,
+            graph: Arc::new(graph),
             tags,
             repository: RepositoryState::Unknown,
             replaced: None,

@@ -1,6 +1,7 @@
 //! The list of everything that is written for an image. A dry run shows it, and a run carries it out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::TagPlan;
 use crate::evidence::{Record, VerificationSummary};
@@ -13,7 +14,7 @@ pub struct PlannedWrites {
     /// The address of the repository that is created first.
     pub repository: Option<String>,
     /// The image's manifests and blobs, if they are copied. Blobs that the registry already has are not uploaded again.
-    pub content: Option<Graph>,
+    pub content: Option<Arc<Graph>>,
     /// The evidence that is copied.
     pub evidence: Attached,
     /// The record that is attached.

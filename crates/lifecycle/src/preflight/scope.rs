@@ -141,7 +141,7 @@ impl PlannedImage<'_> {
     pub(super) fn new_manifests(&self, stored: &BTreeSet<String>) -> usize {
         let Some(writes) = self.writes else { return 0 };
         let evidence = writes.evidence.referrers.iter().chain(writes.evidence.tags.iter().map(|(_, graph)| graph));
-        let graphs = writes.content.iter().chain(evidence);
+        let graphs = writes.content.as_deref().into_iter().chain(evidence);
         let digests: BTreeSet<String> =
             graphs.flat_map(|graph| graph.manifests()).map(|manifest| manifest.digest.to_string()).collect();
         let said = usize::from(writes.record.is_some()) + usize::from(writes.summary.is_some());

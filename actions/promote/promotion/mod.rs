@@ -92,6 +92,10 @@ impl Promotion {
         let target = request.target.stores.open(&named.reference)?;
         let name = VersionedName::new(named, transition.target());
         let tags = [named.tag()].into_iter().chain(extra_tags);
+        if !transition.rollback && !copy::same_repository(source.store.as_ref(), target.store.as_ref()) {
+            // For the root, and for a second platform.
+            source.store.open_ahead(2);
+        }
         let source_root = async { if transition.rollback { Ok(None) } else { source.store.tagged(&from.tag).await } };
         let (source_root, tags) = tokio::join!(source_root, TagPlan::look_up(&target, tags));
         let (source_root, tags) = (source_root?, tags?);

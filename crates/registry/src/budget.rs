@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::operation::OperationKind;
 
 /// The number of concurrent requests to a registry that a run begins with, for any number of images.
-const FIRST: usize = 128;
+const FIRST: usize = 256;
 
 /// Limits the number of concurrent requests to a registry, and the rate of those that it limits.
 ///
@@ -197,14 +197,14 @@ mod tests {
             (0..successes).for_each(|_| budget.succeeded());
             budget.gate().limit
         };
-        let budget = Budget::new(400, false);
-        assert_eq!(budget.gate().limit, 128);
-        assert_eq!(limit_after(&budget, 128), 256);
-        assert_eq!(limit_after(&budget, 256), 400);
+        let budget = Budget::new(600, false);
+        assert_eq!(budget.gate().limit, 256);
+        assert_eq!(limit_after(&budget, 256), 512);
+        assert_eq!(limit_after(&budget, 256), 600);
         budget.failed();
-        assert_eq!(budget.gate().limit, 128);
-        assert_eq!(limit_after(&budget, 127), 128);
-        assert_eq!(limit_after(&budget, 1), 129);
+        assert_eq!(budget.gate().limit, 256);
+        assert_eq!(limit_after(&budget, 255), 256);
+        assert_eq!(limit_after(&budget, 1), 257);
     }
 
     #[tokio::test(start_paused = true)]

@@ -51,7 +51,7 @@ use upload_room::UploadRoom;
 
 /// The maximum number of concurrent requests to a registry, for any number of images. Each takes a connection. A copy of
 /// one image sends fewer, see `oci::transfer`.
-const REQUESTS: u64 = 512;
+const REQUESTS: u64 = 384;
 
 /// The share of the process's open files that the requests to one registry may take. Others are connections to another
 /// registry and to AWS, idle connections, and files of layouts.

@@ -1,7 +1,7 @@
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The unit of room, in bytes: about what the smallest upload takes.
-const UNIT: u64 = 64 * 1024;
+/// The unit of room, in bytes of a blob. The smallest upload takes several times as much of memory.
+const UNIT: u64 = 32 * 1024;
 
 /// The room for uploads to one registry, in units.
 const UNITS: usize = 512;

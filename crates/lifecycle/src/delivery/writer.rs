@@ -219,7 +219,8 @@ impl Writer<'_> {
             Signatures::None => return Ok(()),
             Signatures::Record => said.collect(),
             Signatures::All => {
-                let content = writes.content.iter().flat_map(|graph| graph.manifests()).map(|manifest| &manifest.digest);
+                let content =
+                    writes.content.iter().flat_map(|graph| graph.manifests()).map(|manifest| &manifest.digest);
                 progress.referrers.iter().cloned().chain(said).chain(content.cloned()).collect()
             }
         };

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::delivery::attach;
 use crate::inputs::WritingOptions;
 use crate::naming::Named;
-use oci::transfer::{Graph, copy};
+use oci::transfer::copy;
 use oci::{Digest, Reference};
 use runner_protocol::Runner;
 

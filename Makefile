@@ -32,8 +32,8 @@ e2e: ## run the exemplar's workflows from commit to prod, with wrkflw, act and a
 conformance: ## run what other projects test themselves with, and print a table (SUITE=TEXT: the suites with it in their names)
 	@$(call with_tools,conformance) cargo test --quiet --test conformance -- $(SUITE)
 
-bench: ## compare publish and promote with other copy tools, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)
-	@$(call with_tools,test) cargo bench --profile "$(PROFILE)" --bench peers
+bench: ## compare publish and promote with the newest other copy tools that Debian has, and build with docker buildx (BENCH_BINARIES=FOLDER: use the binaries in it)
+	@$(call with_tools,newest) cargo bench --profile "$(PROFILE)" --bench peers
 
 fuzz: ## fuzz everything that reads bytes from outside (FUZZ_SECONDS=60: time for each target)
 	@fuzz/run "$(or $(FUZZ_SECONDS),10)"

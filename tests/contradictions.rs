@@ -296,12 +296,15 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Plain {
-    /// It has the image with its evidence, as dev's 1.0.0.
-    fn new() -> Plain {
-        let way = evident();
+    fn empty() -> Plain {
         let registry = Arc::new(DockerRegistry::start());
         let proxy = Proxy::start(&registry.url());
-        let plain = Plain { way, registry, proxy };
+        Plain { way: evident(), registry, proxy }
+    }
+
+    /// It has the image with its evidence, as dev's 1.0.0.
+    fn new() -> Plain {
+        let plain = Plain::empty();
         plain.publish("1.0.0").run().exits(0);
         plain
     }
@@ -346,6 +349,44 @@ fn the_list_of_referrers_is_added_to() {
         plain.proxy.fault(Fault::on_path("GET", &get, Effect::status(404)).nth(nth));
         plain.publish("1.0.1").run().exits(0);
         assert_eq!(plain.list().len(), 3, "404 at the reading {nth}");
+    }
+}
+
+#[test]
+fn a_list_of_referrers_that_this_run_has_written_is_added_to_however_late_it_shows() {
+    // The registry shows neither the list nor its tag at once.
+    for nth in 1..=6 {
+        let plain = Plain::empty();
+        let get = format!("manifests/{}", plain.list_tag());
+        plain.proxy.fault(Fault::on_path("GET", &get, Effect::status(404)).nth(nth));
+        let tags = answer(200, r#"{"name":"shop/api","tags":["other"]}"#);
+        plain.proxy.fault(Fault::on_path("GET", "tags/list", tags).times(FOR_EVER));
+        plain.publish("1.0.0").run().exits(0);
+        assert_eq!(plain.list().len(), 2, "404 at the reading {nth}");
+    }
+}
+
+#[test]
+fn what_a_list_of_referrers_names_is_not_lost_by_a_404_of_the_list() {
+    let without_end = answer(200, r#"{"name":"shop/api","tags":[]}"#);
+    for (tags, times, code) in [
+        (None, 1, 0),
+        (Some(Effect::status(404)), 1, 0),
+        (Some(Effect::status(403)), 1, 0),
+        (Some(without_end), 1, 0),
+        (None, FOR_EVER, 1),
+    ] {
+        let plain = Plain::new();
+        let get = format!("manifests/{}", plain.list_tag());
+        plain.proxy.fault(Fault::on_path("GET", &get, Effect::status(404)).times(times));
+        if let Some(effect) = tags {
+            plain.proxy.fault(Fault::on_path("GET", "tags/list", effect));
+        }
+        let run = plain.way.promote_all().input("source-registry", &plain.host()).run().exits(code);
+        match code {
+            0 => assert_eq!(evidence(&plain.way).0, 3),
+            _ => assert!(run.error().contains(&plain.list_tag()), "{}", run.error()),
+        }
     }
 }
 

@@ -22,8 +22,8 @@ const OTHER_REGION: &str = "eu-west-1";
 const LAYERS: usize = 6;
 const LAYER: u64 = 64 * 1024; // bytes
 
-/// The number of processes that `xargs` runs at a time.
-const PROCESSES: usize = 16;
+/// How many processes `xargs` runs at a time: few, and as many as promote transfers images.
+const PROCESSES: [usize; 2] = [16, 64];
 
 /// The longest chain of requests that wait for each other: the connection; the root, beside the target's tag; the
 /// platforms; a look for a blob; its download, beside the POST; the PUT of the blob; the PUT of its platform; the tag.
@@ -47,15 +47,16 @@ pub(crate) fn measure(images: usize, round_trip: Duration, quotas: bool) -> Vec<
     let mut all = Vec::new();
     let others: Vec<Program> =
         Program::present().into_iter().filter(|other| matches!(other, Program::Oras | Program::Crane)).collect();
-    let programs = if quotas { vec![Program::Ours] } else { [&[Program::Ours][..], &others[..]].concat() };
-    for program in programs {
-        eprintln!("{images} images at {} ms by {}", round_trip.as_millis(), program.about().0);
-        all.push(measure_one(program, images, round_trip, quotas));
+    let others = others.iter().flat_map(|other| PROCESSES.map(|processes| (*other, processes)));
+    let ours = [(Program::Ours, 1)];
+    for (program, processes) in ours.into_iter().chain(others.filter(|_| !quotas)) {
+        eprintln!("{images} images at {} ms by {}, {processes} at a time", round_trip.as_millis(), program.about().0);
+        all.push(measure_one(program, processes, images, round_trip, quotas));
     }
     all
 }
 
-fn measure_one(program: Program, images: usize, round_trip: Duration, quotas: bool) -> Many {
+fn measure_one(program: Program, processes: usize, images: usize, round_trip: Duration, quotas: bool) -> Many {
     let registries = vec![(ACCOUNT.into(), REGION.into()), (ACCOUNT.into(), OTHER_REGION.into())];
     let throttles = if quotas { Throttle::documented() } else { Vec::new() };
     let ecr = Ecr::start(Config { registries, throttles, ..Config::default() });
@@ -95,7 +96,7 @@ fn measure_one(program: Program, images: usize, round_trip: Duration, quotas: bo
             command
         }
         Program::Ours => promote(home.path(), images, &source, &target),
-        other => xargs(other, home.path(), images, &source, &target),
+        other => xargs(other, processes, home.path(), images, [&source, &target]),
     };
     let began = Instant::now();
     let figures = run(command, &[]);
@@ -112,7 +113,7 @@ fn measure_one(program: Program, images: usize, round_trip: Duration, quotas: bo
         what: match (program, quotas) {
             (Program::Ours, false) => "promote".to_owned(),
             (Program::Ours, true) => "promote, with ECR's quotas".to_owned(),
-            (other, _) => format!("`xargs -P {PROCESSES}` over {}", other.about().0),
+            (other, _) => format!("`xargs -P {processes}` over {}", other.about().0),
         },
         wall: figures.wall,
         memory: figures.memory,
@@ -153,7 +154,7 @@ fn promote(home: &Path, images: usize, source: &str, target: &str) -> Command {
     command
 }
 
-fn xargs(program: Program, home: &Path, images: usize, source: &str, target: &str) -> Command {
+fn xargs(program: Program, processes: usize, home: &Path, images: usize, [source, target]: [&str; 2]) -> Command {
     let pairs: String = (0..images)
         .map(|number| {
             let (from, into) = (repository("dev", number), repository("test", number));
@@ -164,7 +165,7 @@ fn xargs(program: Program, home: &Path, images: usize, source: &str, target: &st
     fs::write(&list, pairs).unwrap();
     let mut command = Command::new("xargs");
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home);
-    command.args(["-P", &PROCESSES.to_string(), "-n", "2", "-a"]).arg(&list).arg(program.file().expect("installed"));
+    command.args(["-P", &processes.to_string(), "-n", "2", "-a"]).arg(&list).arg(program.file().expect("installed"));
     match program {
         Program::Oras => command.args(["cp", "--from-plain-http", "--to-plain-http"]),
         _ => command.args(["copy", "--insecure"]),

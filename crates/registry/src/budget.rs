@@ -89,24 +89,34 @@ impl Budget {
         permit
     }
 
-    /// Waits for a slot.
+    /// Waits for a slot, and for the end of a pause. The slot is held meanwhile, so that a waiter that is given up passes
+    /// it on.
     async fn slot(&self) -> Permit<'_> {
-        loop {
-            let released = self.released.notified();
-            let pause = {
-                let mut gate = self.gate();
-                let pause = gate.pause_until.filter(|until| *until > Instant::now());
-                if pause.is_none() && gate.active < gate.limit {
-                    gate.active += 1;
-                    return Permit(self);
-                }
-                pause
-            };
-            match pause {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => released.await,
+        let permit = loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            // From here on, no release is missed.
+            released.as_mut().enable();
+            if let Some(permit) = self.free_slot() {
+                break permit;
             }
+            released.await;
+        };
+        while let Some(until) = self.pause() {
+            tokio::time::sleep_until(until).await;
         }
+        permit
+    }
+
+    fn free_slot(&self) -> Option<Permit<'_>> {
+        let mut gate = self.gate();
+        let is_free = gate.active < gate.limit;
+        gate.active += usize::from(is_free);
+        is_free.then_some(Permit(self))
+    }
+
+    /// Returns the end of the current pause.
+    fn pause(&self) -> Option<Instant> {
+        self.gate().pause_until.filter(|until| *until > Instant::now())
     }
 
     /// Returns how many requests may be sent concurrently now.
@@ -214,6 +224,21 @@ mod tests {
         budget.throttled(Some(Duration::from_secs(4)));
         drop(budget.permit(OperationKind::GetBlob).await);
         assert_eq!(started.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_in_a_pause_leaves_its_place_to_another() {
+        let budget = Budget::new(1, false);
+        let first = budget.permit(OperationKind::GetBlob).await;
+        let mut given_up = Box::pin(budget.permit(OperationKind::GetBlob));
+        let mut waiting = Box::pin(budget.permit(OperationKind::GetBlob));
+        assert!(futures::poll!(&mut given_up).is_pending() && futures::poll!(&mut waiting).is_pending());
+        budget.throttled(Some(Duration::from_secs(4)));
+        drop(first);
+        assert!(futures::poll!(&mut given_up).is_pending() && futures::poll!(&mut waiting).is_pending());
+        drop(given_up);
+        let permit = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+        assert!(permit.is_ok());
     }
 
     /// Returns when the requests of many images start that all are there at once, in milliseconds.

@@ -31,8 +31,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: shorter than the timeouts of load balancers.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// How long a connection is kept that was opened ahead and has not been used yet.
-const AHEAD: Duration = Duration::from_secs(5);
+/// How long a connection is kept that was opened ahead and has not been used yet. Gates may be evaluated meanwhile.
+const AHEAD: Duration = Duration::from_secs(20);
 
 /// The size of a connection's read and write buffers, in bytes. The default is six times as much, for each of some
 /// dozen concurrent blobs.
@@ -80,15 +80,24 @@ impl HttpClient {
         Self { client, connector }
     }
 
-    /// Opens connections ahead of requests that will soon be sent, unless `most` have been opened to the host. A
-    /// failure concerns only the request that would have used the connection.
+    /// Opens connections ahead of requests that will soon be sent, unless `most` have been opened to the host. One that
+    /// fails is opened anew by its request, and one that is not used is closed soon.
     pub fn open_ahead(&self, to: &Uri, count: usize, most: usize) {
         let mut hosts = self.connector.hosts();
         let host = hosts.entry(origin(to)).or_default();
-        for _ in 0..count.min(most.saturating_sub(host.opened)) {
+        let count = count.min(most.saturating_sub(host.opened));
+        for _ in 0..count {
             host.opened += 1;
             let at = Instant::now();
-            host.ahead.push_back((at, tokio::spawn(self.connector.connect(to.clone()))));
+            host.ahead.push_back(Ahead { at, connection: tokio::spawn(self.connector.connect(to.clone())) });
+        }
+        if count > 0 {
+            let (hosts, origin) = (self.connector.hosts.clone(), origin(to));
+            tokio::spawn(async move {
+                tokio::time::sleep(AHEAD).await;
+                let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
+                hosts.entry(origin).or_default().close_unused();
+            });
         }
     }
 
@@ -166,8 +175,31 @@ pub struct Connector {
 struct Host {
     /// How many were opened so far. Few are closed before the run ends.
     opened: usize,
-    /// Those that were opened ahead, with the time at which that began.
-    ahead: VecDeque<(Instant, JoinHandle<Result<Connection, BoxError>>)>,
+    /// Those that were opened ahead and have not been used, the oldest first.
+    ahead: VecDeque<Ahead>,
+}
+
+/// A connection that is opened ahead.
+struct Ahead {
+    at: Instant,
+    connection: JoinHandle<Result<Connection, BoxError>>,
+}
+
+impl Host {
+    /// Takes a connection, preferably one that is open.
+    fn take(&mut self) -> Option<JoinHandle<Result<Connection, BoxError>>> {
+        self.close_unused();
+        let open = self.ahead.iter().position(|ahead| ahead.connection.is_finished());
+        Some(self.ahead.remove(open.unwrap_or(0))?.connection)
+    }
+
+    /// Closes the connections that have waited too long: the other side may close them at any time.
+    fn close_unused(&mut self) {
+        while let Some(ahead) = self.ahead.pop_front_if(|ahead| ahead.at.elapsed() >= AHEAD) {
+            ahead.connection.abort();
+            self.opened = self.opened.saturating_sub(1);
+        }
+    }
 }
 
 impl Connector {
@@ -190,17 +222,13 @@ impl Connector {
         })
     }
 
-    /// Takes a connection that was opened ahead, and that a request can still use.
+    /// Takes a connection that was opened ahead. If there is none, counts the one that is opened instead.
     fn take(&self, to: &Uri) -> Option<JoinHandle<Result<Connection, BoxError>>> {
         let mut hosts = self.hosts();
         let host = hosts.entry(origin(to)).or_default();
-        while let Some((at, connection)) = host.ahead.pop_front() {
-            if at.elapsed() < AHEAD {
-                return Some(connection);
-            }
-        }
-        host.opened += 1;
-        None
+        let ahead = host.take();
+        host.opened += usize::from(ahead.is_none());
+        ahead
     }
 
     fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
@@ -219,7 +247,16 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, to: Uri) -> Self::Future {
         match self.take(&to) {
-            Some(ahead) => Box::pin(async move { ahead.await? }),
+            Some(ahead) => {
+                let fresh = self.connect(to);
+                Box::pin(async move {
+                    match ahead.await {
+                        Ok(Ok(connection)) => Ok(connection),
+                        Ok(Err(error)) if Refused::behind(error.as_ref()).is_some() => Err(error),
+                        Ok(Err(_)) | Err(_) => fresh.await,
+                    }
+                })
+            }
             None => self.connect(to),
         }
     }
@@ -318,5 +355,27 @@ mod tests {
         // As many as allowed have been opened.
         client.open_ahead(&http, 1, 2);
         assert!(client.connector.take(&http).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_failed_or_waited_too_long_is_opened_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let client = HttpClient::new();
+        let failed = || Ahead { at: Instant::now(), connection: tokio::spawn(async { Err("no route".into()) }) };
+        client.connector.hosts().entry(origin(&uri)).or_default().ahead.push_back(failed());
+        let answered = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await.unwrap();
+            connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        };
+        let request = Request::get(uri.clone()).body(full(Bytes::new())).unwrap();
+        let (response, ()) = tokio::join!(client.send(request), answered);
+        assert!(response.unwrap().status().is_success());
+
+        let old = Ahead { at: Instant::now().checked_sub(AHEAD).unwrap(), ..failed() };
+        let mut host = Host { opened: 1, ahead: VecDeque::from([old]) };
+        assert!(host.take().is_none());
+        assert_eq!(host.opened, 0);
     }
 }

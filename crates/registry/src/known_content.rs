@@ -31,6 +31,11 @@ impl KnownContent {
         self.known().get(repository).is_some_and(|tags| !tags.is_empty())
     }
 
+    /// Returns whether the repository is known to have a tag.
+    pub(super) fn has_tag(&self, repository: &RepositoryName, tag: &Tag) -> bool {
+        self.known().get(repository).is_some_and(|tags| tags.contains(tag))
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<RepositoryName, HashSet<Tag>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

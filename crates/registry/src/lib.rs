@@ -149,7 +149,7 @@ impl Registries {
             budget: Budget::new(self.options.concurrency, EcrHost::parse(host).is_some()),
             health: Health::default(),
             progress: Progress::new(self.options.progress.clone()),
-            uploads: UploadRoom::default(),
+            uploads: UploadRoom::new(self.options.concurrency),
             mounts: Mounts::default(),
             referrers_api: ReferrersApi::default(),
             known: KnownContent::default(),

@@ -187,12 +187,13 @@ impl Repository {
             || StoreError::new(ErrorKind::Invalid, format!("the tag list of {} can't be read", self.address()));
         let page: Page = serde_json::from_slice(&answer.body).map_err(|error| invalid().because(error))?;
         let next = next_page(&answer.headers, url).map_err(|failure| failure.explain(&operation, self.host()))?;
+        let listed = page.tags.as_ref().map_or(0, |tags| tags.0.len());
         let tags: Vec<Tag> = page.tags.iter().flat_map(|tags| &tags.0).filter_map(|tag| tag.parse().ok()).collect();
         let is_list = page.name.is_some() || page.tags.is_some();
         if tags.is_empty() && next.is_none() && (!is_list || self.registry.known.has_tags(&self.name)) {
             return Ok(TagAnswer::Empty);
         }
-        Ok(TagAnswer::Page(TagPage { tags, next }))
+        Ok(TagAnswer::Page(TagPage { tags, listed, next }))
     }
 
     /// Resolves a tag that was not listed. A tag that seems to be missing is requested twice.
@@ -206,14 +207,15 @@ impl Repository {
         }
     }
 
-    /// Returns whether the list of tags contains a tag, or `None` if its first page does not contain all tags, or cannot
-    /// be read.
+    /// Returns whether the list of tags contains a tag. `None` if the list is not certainly complete, or cannot be read.
     pub(super) async fn is_listed(&self, tag: &Tag) -> Option<bool> {
-        match self.tag_page(self.first_tag_page()).await.ok()? {
-            None => Some(false),
-            Some(TagPage { tags, .. }) if tags.contains(tag) => Some(true),
-            Some(TagPage { next, .. }) => next.is_none().then_some(false),
+        // The repository exists if a tag of it is looked up, whatever the answer is.
+        let page = self.tag_page(self.first_tag_page()).await.ok()??;
+        if page.tags.contains(tag) {
+            return Some(true);
         }
+        // Some registries end a page without saying that there is another one.
+        (page.next.is_none() && (1..TAG_PAGE).contains(&page.listed)).then_some(false)
     }
 
     fn first_tag_page(&self) -> url::Url {
@@ -291,7 +293,7 @@ impl Store for Repository {
             match self.tag_page(self.first_tag_page()).await {
                 Ok(None) => return Ok(Vec::new()),
                 // All tags are known, so only those that exist are resolved.
-                Ok(Some(TagPage { tags: listed, next: None })) => {
+                Ok(Some(TagPage { tags: listed, next: None, .. })) => {
                     let listed: HashSet<Tag> = listed.into_iter().collect();
                     let looks = tags.iter().filter(|tag| listed.contains(*tag)).map(|tag| listed_tag(self, tag));
                     let looks: Vec<_> = looks.collect();
@@ -353,6 +355,8 @@ enum Refused {
 /// A page of a tag list.
 struct TagPage {
     tags: Vec<Tag>,
+    /// The number of names on the page, of which some may not be valid tags.
+    listed: usize,
     next: Option<url::Url>,
 }
 

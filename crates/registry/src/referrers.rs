@@ -21,7 +21,7 @@ use super::retry::PATIENCE;
 use super::{EcrHost, Repository};
 use oci::{
     Content, Descriptor, Digest, ErrorKind, MANIFEST_LIMIT, Manifest, READ_ATTEMPTS, READ_INTERVAL, RepositoryName,
-    Store, StoreError, Tag, listed_tag, media_type,
+    Store, StoreError, Tag, media_type,
 };
 
 /// The maximum number of pages of a digest's referrers.
@@ -68,7 +68,7 @@ impl Repository {
         let may_be_missing = matches!(&response, ReferrersResponse::NotFound(failure) if self.may_have_no_api(failure));
         let (api, tag) = if may_be_missing {
             // The tag is read meanwhile, but counts only without the API.
-            let (api, tag) = tokio::join!(self.first_to_miss_api(subject, response), self.referrers_from_tag(subject));
+            let (api, tag) = tokio::join!(self.referrers_from_api(subject, response), self.referrers_from_tag(subject));
             (api?, Some(tag))
         } else {
             (self.referrers_from_api(subject, response).await?, None)
@@ -83,21 +83,6 @@ impl Repository {
     async fn referrers_from_tag(&self, subject: &Digest) -> Result<Vec<Descriptor>, StoreError> {
         let index = self.referrers_index(&Tag::of_referrers(subject)).await?;
         Ok(index.map(|index| index.children().to_vec()).unwrap_or_default())
-    }
-
-    /// Continues like [`referrers_from_api`](Self::referrers_from_api). If several digests of a repository get a 404 at
-    /// the same time, one of them finds out whether there is an API.
-    async fn first_to_miss_api(
-        &self,
-        subject: &Digest,
-        response: ReferrersResponse,
-    ) -> Result<Option<Vec<Descriptor>>, StoreError> {
-        let decision = self.registry.referrers_api.decision(&self.name);
-        let _decides = decision.lock().await;
-        if self.registry.referrers_api.is_missing(&self.name) {
-            return Ok(None);
-        }
-        self.referrers_from_api(subject, response).await
     }
 
     /// Returns the referrers from the API's first response, or from later ones if that is none. Returns `None` if there
@@ -115,6 +100,9 @@ impl Repository {
                 Some(first) => first,
                 None => {
                     sleep(READ_INTERVAL).await;
+                    if self.registry.referrers_api.is_missing(&self.name) {
+                        return Ok(None);
+                    }
                     self.request_referrers(subject).await?
                 }
             };
@@ -135,8 +123,7 @@ impl Repository {
                         if self.head_reference(&subject.to_string()).await?.is_none() {
                             return Ok(Some(Vec::new()));
                         }
-                        if self.may_have_no_api(&failure) && !self.lists_unknown_digests().await? {
-                            self.note_missing_api();
+                        if self.may_have_no_api(&failure) && self.has_no_api().await? {
                             return Ok(None);
                         }
                     }
@@ -165,6 +152,21 @@ impl Repository {
             self.registry.referrers_api.has_answered();
         }
         Ok(listed)
+    }
+
+    /// Returns whether the repository has no API, after a 404 that was seen twice. One of several callers at a time finds
+    /// out.
+    async fn has_no_api(&self) -> Result<bool, StoreError> {
+        let decision = self.registry.referrers_api.decision(&self.name);
+        let _decides = decision.lock().await;
+        if self.registry.referrers_api.is_missing(&self.name) {
+            return Ok(true);
+        }
+        if self.lists_unknown_digests().await? {
+            return Ok(false);
+        }
+        self.note_missing_api();
+        Ok(true)
     }
 
     fn note_missing_api(&self) {
@@ -213,31 +215,46 @@ impl Repository {
     }
 
     /// Reads the list under a tag. It is absent if the list of all tags, which is read after that, does not contain it.
-    /// If that list is not complete, an absent one is requested twice.
+    /// Otherwise it is requested twice.
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
-        let index = match self.tagged(tag).await? {
-            Some(index) => Some(index),
-            None => match self.is_listed(tag).await {
-                Some(false) => None,
-                Some(true) => {
-                    let (_, digest) = listed_tag(self, tag).await?;
-                    let index = self.manifest(&digest).await?;
-                    Some(index.ok_or_else(|| self.contradiction(&format!("the tag `{tag}`"), "404 for its digest"))?)
-                }
-                None => {
-                    sleep(READ_INTERVAL).await;
-                    self.tagged(tag).await?
-                }
-            },
-        };
-        match index {
-            Some(index) if !matches!(index.content, Content::Index { .. }) => {
-                let message = format!("the tag `{tag}` of {} holds no list of referrers", self.address());
-                Err(StoreError::new(ErrorKind::Invalid, message)
-                    .hint("that name is reserved for such a list: delete the tag"))
+        match self.tagged(tag).await? {
+            Some(index) => self.checked_index(tag, index).map(Some),
+            None if self.is_listed(tag).await == Some(false) && !self.registry.known.has_tag(&self.name, tag) => {
+                Ok(None)
             }
-            index => Ok(index),
+            None => self.referrers_index_again(tag).await,
         }
+    }
+
+    /// Reads the list under a tag that has to be written again. A missing one is always requested twice, because what
+    /// another writer has just listed would be lost.
+    async fn referrers_index_to_change(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
+        match self.tagged(tag).await? {
+            Some(index) => self.checked_index(tag, index).map(Some),
+            None => self.referrers_index_again(tag).await,
+        }
+    }
+
+    /// Reads a list again that was not found. One that this run has read or written is there.
+    async fn referrers_index_again(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
+        for _ in 1..READ_ATTEMPTS {
+            sleep(READ_INTERVAL).await;
+            if let Some(index) = self.tagged(tag).await? {
+                return self.checked_index(tag, index).map(Some);
+            }
+            if !self.registry.known.has_tag(&self.name, tag) {
+                return Ok(None);
+            }
+        }
+        Err(self.contradiction(&format!("the tag `{tag}`"), "404, although it was there"))
+    }
+
+    fn checked_index(&self, tag: &Tag, index: Manifest) -> Result<Manifest, StoreError> {
+        if matches!(index.content, Content::Index { .. }) {
+            return Ok(index);
+        }
+        let message = format!("the tag `{tag}` of {} holds no list of referrers", self.address());
+        Err(StoreError::new(ErrorKind::Invalid, message).hint("that name is reserved for such a list: delete the tag"))
     }
 
     /// Adds a referrer to the list under the tag that replaces the API, because the registry did not list it itself.
@@ -252,7 +269,7 @@ impl Repository {
         // Everything that was ever in the list. What another writer drops is added again.
         let mut wanted: BTreeMap<Digest, Descriptor> = BTreeMap::from([(own.digest.clone(), own)]);
         for _ in 0..WRITES {
-            let there = self.referrers_index(&tag).await?;
+            let there = self.referrers_index_to_change(&tag).await?;
             let listed = there.as_ref().map(Manifest::children).unwrap_or_default();
             for descriptor in listed {
                 wanted.entry(descriptor.digest.clone()).or_insert_with(|| descriptor.clone());

@@ -14,13 +14,13 @@ const MOST: u64 = 8;
 /// time, or 64 large ones.
 pub(super) struct UploadRoom(Semaphore);
 
-impl Default for UploadRoom {
-    fn default() -> Self {
-        Self(Semaphore::new(UNITS))
-    }
-}
-
 impl UploadRoom {
+    /// Returns the room in a process that may send `requests` concurrent requests. Each upload has a connection or a file
+    /// open besides them.
+    pub(super) fn new(requests: usize) -> Self {
+        Self(Semaphore::new(UNITS.min(requests).max(MOST as usize)))
+    }
+
     /// Waits until there is room for a blob of this size, in bytes.
     pub(super) async fn take(&self, size: u64) -> Option<SemaphorePermit<'_>> {
         let units = size.div_ceil(UNIT).clamp(1, MOST);
@@ -35,15 +35,17 @@ mod tests {
 
     use super::*;
 
-    fn at_a_time(size: u64) -> usize {
-        let room = UploadRoom::default();
+    fn at_a_time(requests: usize, size: u64) -> usize {
+        let room = UploadRoom::new(requests);
         let taken = std::iter::from_fn(|| room.take(size).now_or_never().flatten());
         taken.collect::<Vec<_>>().len()
     }
 
     #[test]
     fn small_blobs_take_less_room_than_large_ones() {
-        let counts = [0, 1, UNIT, UNIT + 1, 4 * UNIT, 8 * UNIT, u64::MAX].map(at_a_time);
+        let counts = [0, 1, UNIT, UNIT + 1, 4 * UNIT, 8 * UNIT, u64::MAX].map(|size| at_a_time(1000, size));
         assert_eq!(counts, [512, 512, 512, 256, 128, 64, 64]);
+        assert_eq!([1, u64::MAX].map(|size| at_a_time(256, size)), [256, 32]);
+        assert_eq!([1, u64::MAX].map(|size| at_a_time(1, size)), [8, 1]);
     }
 }

@@ -24,8 +24,6 @@ mod support {
     pub(crate) mod tools;
 }
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use ecr_fake::proxy::Proxy;
@@ -118,8 +116,6 @@ struct Scene {
 impl Scene {
     fn new(latency: Duration, spec: &ImageSpec) -> Scene {
         let folder = tempfile::tempdir().unwrap();
-        // Another user has to get in.
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let mut image = Image::of(spec);
         let root = image.root.digest.clone();
         for number in 0..REFERRERS {

@@ -109,9 +109,11 @@ impl Budget {
 
     fn free_slot(&self) -> Option<Permit<'_>> {
         let mut gate = self.gate();
-        let is_free = gate.active < gate.limit;
-        gate.active += usize::from(is_free);
-        is_free.then_some(Permit(self))
+        if gate.active >= gate.limit {
+            return None;
+        }
+        gate.active += 1;
+        Some(Permit(self))
     }
 
     /// Returns the end of the current pause.

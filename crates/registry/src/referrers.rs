@@ -217,12 +217,12 @@ impl Repository {
     /// Reads the list under a tag. It is absent if the list of all tags, which is read after that, does not contain it.
     /// Otherwise it is requested twice.
     async fn referrers_index(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
-        match self.tagged(tag).await? {
-            Some(index) => self.checked_index(tag, index).map(Some),
-            None if self.is_listed(tag).await == Some(false) && !self.registry.known.has_tag(&self.name, tag) => {
-                Ok(None)
-            }
-            None => self.referrers_index_again(tag).await,
+        if let Some(index) = self.tagged(tag).await? {
+            return self.checked_index(tag, index).map(Some);
+        }
+        match (self.is_listed(tag).await, self.registry.known.has_tag(&self.name, tag)) {
+            (Some(false), false) => Ok(None),
+            (listed, is_known) => self.referrers_index_again(tag, is_known || listed == Some(true)).await,
         }
     }
 
@@ -231,22 +231,22 @@ impl Repository {
     async fn referrers_index_to_change(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
         match self.tagged(tag).await? {
             Some(index) => self.checked_index(tag, index).map(Some),
-            None => self.referrers_index_again(tag).await,
+            None => self.referrers_index_again(tag, self.registry.known.has_tag(&self.name, tag)).await,
         }
     }
 
-    /// Reads a list again that was not found. One that this run has read or written is there.
-    async fn referrers_index_again(&self, tag: &Tag) -> Result<Option<Manifest>, StoreError> {
+    /// Reads a list again that was not found, and that may or must be there.
+    async fn referrers_index_again(&self, tag: &Tag, must_exist: bool) -> Result<Option<Manifest>, StoreError> {
         for _ in 1..READ_ATTEMPTS {
             sleep(READ_INTERVAL).await;
             if let Some(index) = self.tagged(tag).await? {
                 return self.checked_index(tag, index).map(Some);
             }
-            if !self.registry.known.has_tag(&self.name, tag) {
+            if !must_exist {
                 return Ok(None);
             }
         }
-        Err(self.contradiction(&format!("the tag `{tag}`"), "404, although it was there"))
+        Err(self.contradiction(&format!("the tag `{tag}`"), "404, although the tag exists"))
     }
 
     fn checked_index(&self, tag: &Tag, index: Manifest) -> Result<Manifest, StoreError> {

@@ -121,9 +121,10 @@ impl Budget {
         self.gate().pause_until.filter(|until| *until > Instant::now())
     }
 
-    /// Returns how many requests may be sent concurrently now.
-    pub(super) fn limit(&self) -> usize {
-        self.gate().limit
+    /// Returns how many requests are being sent, and how many may be sent concurrently now.
+    pub(super) fn active_and_limit(&self) -> (usize, usize) {
+        let gate = self.gate();
+        (gate.active, gate.limit)
     }
 
     /// Records that the registry throttled a request. No request starts during the pause that it asked for.

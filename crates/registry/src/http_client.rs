@@ -80,12 +80,14 @@ impl HttpClient {
         Self { client, connector }
     }
 
-    /// Opens connections ahead of requests that will soon be sent, unless `most` have been opened to the host. One that
-    /// fails is opened anew by its request, and one that is not used is closed soon.
-    pub fn open_ahead(&self, to: &Uri, count: usize, most: usize) {
+    /// Opens connections ahead of `count` requests that will soon be sent, apart from those that are idle while `active`
+    /// requests are sent, and unless `most` have been opened to the host. One that fails is opened anew by its request, and
+    /// one that is not used is closed soon.
+    pub fn open_ahead(&self, to: &Uri, count: usize, active: usize, most: usize) {
         let mut hosts = self.connector.hosts();
         let host = hosts.entry(origin(to)).or_default();
-        let count = count.min(most.saturating_sub(host.opened));
+        let idle = host.opened.saturating_sub(host.ahead.len() + active);
+        let count = count.saturating_sub(idle).min(most.saturating_sub(host.opened));
         for _ in 0..count {
             host.opened += 1;
             let at = Instant::now();
@@ -342,7 +344,7 @@ mod tests {
             }
         });
         let client = HttpClient::new();
-        client.open_ahead(&http, 3, 2);
+        client.open_ahead(&http, 3, 0, 2);
         for _ in 0..2 {
             connections.recv().await.unwrap();
         }
@@ -352,8 +354,11 @@ mod tests {
         let (one, two) = tokio::join!(send(), send());
         assert!(one.unwrap().status().is_success() && two.unwrap().status().is_success());
         assert!(connections.try_recv().is_err());
-        // As many as allowed have been opened.
-        client.open_ahead(&http, 1, 2);
+        // Both are idle, and are enough for two requests.
+        client.open_ahead(&http, 2, 0, 9);
+        assert!(client.connector.hosts()[&origin(&http)].ahead.is_empty());
+        // Both are used, but as many as allowed have been opened.
+        client.open_ahead(&http, 3, 2, 2);
         assert!(client.connector.take(&http).is_none());
     }
 

@@ -333,7 +333,8 @@ impl Store for Repository {
 
     fn open_ahead(&self, requests: usize) {
         if let Ok(endpoint) = self.registry.endpoint.as_str().parse() {
-            self.registry.http.open_ahead(&endpoint, requests, self.registry.budget.limit());
+            let (active, limit) = self.registry.budget.active_and_limit();
+            self.registry.http.open_ahead(&endpoint, requests, active, limit);
         }
     }
 }

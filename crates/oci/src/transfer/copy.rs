@@ -37,8 +37,7 @@ pub struct Copied {
 
 /// Opens the connections for looking up this many blobs, because an image that is being planned will soon be copied.
 pub fn open_ahead(target: &dyn Store, blobs: usize) {
-    // One is there, over which the plan has looked up the tag.
-    target.open_ahead(blobs.min(BLOBS_AT_A_TIME).saturating_sub(1));
+    target.open_ahead(blobs.min(BLOBS_AT_A_TIME));
 }
 
 /// Copies everything below a root: blobs, then child manifests by digest.
@@ -52,7 +51,7 @@ pub async fn below_root(source: &Arc<dyn Store>, target: &Arc<dyn Store>, graph:
     // Blobs that the target does not have are read from here, unless both are in one place.
     let location = |store: &dyn Store| store.origin().map(|(location, _)| location.clone());
     if location(source.as_ref()) != location(target.as_ref()) {
-        source.open_ahead(graph.blobs.len().min(BLOBS_AT_A_TIME).saturating_sub(1));
+        source.open_ahead(graph.blobs.len().min(BLOBS_AT_A_TIME));
     }
     let blob_source: Arc<dyn BlobSource> = source.clone();
     let copied = blobs(&graph.blobs, &blob_source, target).await?;

@@ -8,6 +8,8 @@ SHELL := bash
 STORE ?= ecr
 # The profile to measure, unless BENCH_BINARIES names a folder with the three release binaries.
 PROFILE ?= release
+# How many tests run at a time: most of them wait for other programs.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # Runs a line of a recipe with a set of tools on PATH.
 with_tools = environment=$$(tests/support/tools/install $(1)) && while read -r line; do export "$$line"; done <<<"$$environment" &&
 

@@ -368,12 +368,12 @@ fn a_list_of_referrers_that_this_run_has_written_is_added_to_however_late_it_sho
 
 #[test]
 fn what_a_list_of_referrers_names_is_not_lost_by_a_404_of_the_list() {
-    let without_end = answer(200, r#"{"name":"shop/api","tags":[]}"#);
+    let no_tags = answer(200, r#"{"name":"shop/api","tags":[]}"#);
     for (tags, times, code) in [
         (None, 1, 0),
         (Some(Effect::status(404)), 1, 0),
         (Some(Effect::status(403)), 1, 0),
-        (Some(without_end), 1, 0),
+        (Some(no_tags), 1, 0),
         (None, FOR_EVER, 1),
     ] {
         let plain = Plain::new();

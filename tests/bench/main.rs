@@ -67,7 +67,7 @@ fn main() {
         Ok("large") => return table::write_large(&large_layer(&programs, runs)),
         Ok("many") => return many::write(&many_images()),
         Ok("own") => return table::write_own(&own::measure(runs)),
-        Ok(other) => panic!("BENCH_ONLY is `{other}`, which is none of build, large, many, own"),
+        Ok(other) => panic!("BENCH_ONLY has to be build, large, many or own, and is `{other}`"),
         Err(_) => {}
     }
     let mut rows: Vec<Row> = Vec::new();

@@ -1,3 +1,4 @@
+mod confined;
 mod index;
 mod referrers;
 
@@ -11,8 +12,6 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
 use tokio_util::io::ReaderStream;
 
 use super::store::{BlobOutcome, BlobSource, BlobStream, ErrorKind, Store, StoreError, verified};
@@ -22,9 +21,6 @@ use index::{Seen, index_of};
 
 /// The content of the file `oci-layout`.
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// How files are opened. A pipe does not wait for its other end, and a terminal does not become that of the process.
-const OPEN: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// The number of bytes that are read from disk at a time.
 const PIECE: usize = 32 * 1024;
@@ -250,43 +246,12 @@ impl Layout {
     /// Opens a file of the layout, or returns `None` if it does not exist. Rejects links that leave the layout, and
     /// anything but regular files, since a device or pipe may never end.
     fn open(&self, path: &Path) -> Result<Option<File>, StoreError> {
-        let inside = path.strip_prefix(&self.root).unwrap_or(path);
-        let opened = match open_beneath(&self.root, inside) {
-            // A link with an absolute path, which may lead to the inside, or a system without this call.
-            Err(Errno::XDEV | Errno::NOSYS | Errno::PERM) => self.open_by_real_path(path)?,
-            opened => opened,
-        };
-        let file = match opened {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(self.failed(path, error.into())),
-        };
-        if !file.metadata().map_err(|e| self.failed(path, e))?.is_file() {
-            return Err(self.not_a_file(path));
-        }
-        Ok(Some(file))
-    }
-
-    /// Opens a file by its path without links.
-    fn open_by_real_path(&self, path: &Path) -> Result<Result<File, Errno>, StoreError> {
-        let real = match fs::canonicalize(path) {
-            Ok(real) => real,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Errno::NOENT)),
-            Err(error) => return Err(self.failed(path, error)),
-        };
-        let root = fs::canonicalize(&self.root).map_err(|e| self.failed(&self.root, e))?;
-        let Ok(inside) = real.strip_prefix(&root) else { return Err(self.not_a_file(path)) };
-        Ok(match open_beneath(&root, inside) {
-            // The last component is not a link any more.
-            Err(Errno::NOSYS | Errno::PERM) => {
-                rustix::fs::open(&real, OPEN | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
+        confined::open(&self.root, path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => {
+                StoreError::new(ErrorKind::Invalid, format!("{} is not a file of the layout", path.display()))
             }
-            opened => opened,
+            _ => self.failed(path, error),
         })
-    }
-
-    fn not_a_file(&self, path: &Path) -> StoreError {
-        StoreError::new(ErrorKind::Invalid, format!("{} is not a file of the layout", path.display()))
     }
 
     /// Runs blocking work, which waits for the disk or the lock, on a separate thread, so that signals are still
@@ -312,13 +277,6 @@ impl Layout {
         let message = format!("the OCI layout {} is missing the blob {digest}", self.root.display());
         StoreError::new(ErrorKind::NotFound, message).hint("it was cut off: build or copy it again")
     }
-}
-
-/// Opens a file in a folder by one call of Linux, which resolves every link below the folder.
-fn open_beneath(folder: &Path, inside: &Path) -> Result<File, Errno> {
-    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(folder, inside, OPEN, Mode::empty(), resolve).map(File::from)
 }
 
 #[async_trait]

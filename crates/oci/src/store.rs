@@ -62,7 +62,7 @@ pub trait Store: BlobSource {
     /// Returns all tags of the repository. Empty if it does not exist.
     async fn tags(&self) -> Result<Vec<Tag>, StoreError>;
 
-    /// Opens connections for this many concurrent requests that will soon follow. Nothing depends on it.
+    /// Opens connections for this many concurrent requests that will follow soon. This only saves time.
     fn open_ahead(&self, _requests: usize) {}
 }
 

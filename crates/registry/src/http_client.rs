@@ -224,7 +224,7 @@ impl Connector {
         })
     }
 
-    /// Takes a connection that was opened ahead. If there is none, counts the one that is opened instead.
+    /// Takes a connection that was opened ahead, if there is one. Otherwise, the caller opens a new one, which is counted here.
     fn take(&self, to: &Uri) -> Option<JoinHandle<Result<Connection, BoxError>>> {
         let mut hosts = self.hosts();
         let host = hosts.entry(origin(to)).or_default();

@@ -209,7 +209,7 @@ impl Repository {
 
     /// Returns whether the list of tags contains a tag. `None` if the list is not certainly complete, or cannot be read.
     pub(super) async fn is_listed(&self, tag: &Tag) -> Option<bool> {
-        // The repository exists if a tag of it is looked up, whatever the answer is.
+        // That the repository does not exist is no proof: an image in it is being read.
         let page = self.tag_page(self.first_tag_page()).await.ok()??;
         if page.tags.contains(tag) {
             return Some(true);

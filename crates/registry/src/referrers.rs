@@ -85,8 +85,8 @@ impl Repository {
         Ok(index.map(|index| index.children().to_vec()).unwrap_or_default())
     }
 
-    /// Returns the referrers from the API's first response, or from later ones if that is none. Returns `None` if there
-    /// is no API, so that the tag has to be read.
+    /// Returns the referrers from the API. `first` is its first response. If that is not a list, the API is asked again.
+    /// Returns `None` if there is no API, so that the tag has to be read.
     async fn referrers_from_api(
         &self,
         subject: &Digest,
